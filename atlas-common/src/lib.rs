@@ -1,0 +1,28 @@
+//! The vocabulary of Atlas: what every other crate means by a replica, a digest, a signature, a
+//! quorum, an encoded message and a moment in time.
+//!
+//! This crate knows no socket, file, thread or clock. Randomness enters only where a key is made
+//! ([`crypto::KeyPair::generate`]); everything else that needs random numbers takes a
+//! [`rng::SeededRng`].
+//!
+//! ```
+//! use atlas_common::quorum::{FaultModel, Quorums};
+//!
+//! // Four replicas, one of which may lie.
+//! let quorums = Quorums::new(FaultModel::Byzantine, 4).unwrap();
+//! assert_eq!(quorums.faults(), 1);
+//! assert_eq!(quorums.quorum(), 3);
+//! assert_eq!(quorums.matching_replies(), 2);
+//! ```
+
+pub mod crypto;
+pub mod digest;
+pub mod ids;
+pub mod quorum;
+pub mod rng;
+pub mod time;
+pub mod wire;
+
+pub use digest::Digest;
+pub use ids::{Epoch, NodeId, OpNumber, SeqNo, SessionId, View};
+pub use time::{AgreedTime, Time};

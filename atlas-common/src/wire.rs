@@ -1,0 +1,173 @@
+//! The wire codec: serde with bincode, always under a size limit, trailing bytes refused.
+//!
+//! This module is the only one that knows bincode (`docs/adr/0001-codec.md` says what a change would
+//! touch). Signatures and digests are made over encoded bytes as they were received, never over a
+//! re-encoding.
+//!
+//! A type that is decoded from a peer must not contain a sequence of zero-sized elements: such a
+//! sequence has a length without bytes to back it.
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeOwned};
+use thiserror::Error;
+
+/// The largest message that can be encoded or decoded, in bytes: 64 MiB.
+pub const ENCODED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes could not be turned into the expected type.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// More bytes than the caller's limit.
+    #[error("{found_bytes} bytes where at most {limit_bytes} are allowed")]
+    TooLong {
+        /// How many bytes there were.
+        found_bytes: usize,
+        /// How many are allowed.
+        limit_bytes: usize,
+    },
+    /// The value ended before the bytes did.
+    #[error("{trailing_bytes} bytes left over after the value")]
+    Trailing {
+        /// How many bytes were left.
+        trailing_bytes: usize,
+    },
+    /// The bytes are not an encoding of the type.
+    #[error("not a valid encoding: {0}")]
+    Malformed(String),
+}
+
+/// A value could not be encoded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("cannot be encoded: {0}")]
+pub struct EncodeError(String);
+
+const fn config<const N: usize>() -> Configuration<LittleEndian, Varint, Limit<N>> {
+    bincode::config::standard().with_limit::<N>()
+}
+
+/// Encodes a value.
+///
+/// # Errors
+/// When serde refuses the value (a type of ours that derives `Serialize` never does).
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = Vec::new();
+    encode_into(value, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Encodes a value behind what `bytes` already holds.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_into<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
+        .map(|_written| ())
+        .map_err(|error| EncodeError(error.to_string()))
+}
+
+/// Decodes a value that fills `bytes` exactly, of at most `limit_bytes`.
+///
+/// # Errors
+/// [`DecodeError`] for bytes over the limit, malformed, or left over.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit_bytes: usize) -> Result<T, DecodeError> {
+    decode_borrowed(bytes, limit_bytes)
+}
+
+/// As [`decode`], for a type that borrows from `bytes`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_borrowed<'de, T: Deserialize<'de>>(
+    bytes: &'de [u8],
+    limit_bytes: usize,
+) -> Result<T, DecodeError> {
+    if bytes.len() > limit_bytes {
+        return Err(DecodeError::TooLong {
+            found_bytes: bytes.len(),
+            limit_bytes,
+        });
+    }
+    // bincode's limit is a constant, and counts a number as its full width however few bytes its
+    // varint took: eight times the input is enough for any honest message, and a length field can
+    // ask for no more than the next step above that.
+    let result = match bytes.len() {
+        0..=0x1000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x1_0000>()),
+        0..=0x2_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x10_0000>()),
+        0..=0x40_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x200_0000>()),
+        _ => bincode::serde::borrow_decode_from_slice(bytes, config::<0x2000_0000>()),
+    };
+    let (value, read) = result.map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    match bytes.len() - read {
+        0 => Ok(value),
+        trailing_bytes => Err(DecodeError::Trailing { trailing_bytes }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_length_of_2_to_the_62_is_refused_without_allocating() {
+        // varint marker 253: a u64 follows.
+        let mut bomb = vec![253];
+        bomb.extend_from_slice(&(1u64 << 62).to_le_bytes());
+        assert!(matches!(
+            decode::<Bytes>(&bomb, 1024),
+            Err(DecodeError::Malformed(_))
+        ));
+        assert!(matches!(
+            decode::<Vec<u64>>(&bomb, 1024),
+            Err(DecodeError::Malformed(_))
+        ));
+        assert!(matches!(
+            decode::<String>(&bomb, 1024),
+            Err(DecodeError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn trailing_bytes_and_excess_are_refused() {
+        let mut bytes = encode(&7u32).unwrap();
+        bytes.push(0);
+        assert_eq!(
+            decode::<u32>(&bytes, 10),
+            Err(DecodeError::Trailing { trailing_bytes: 1 })
+        );
+        let long = DecodeError::TooLong {
+            found_bytes: 2,
+            limit_bytes: 1,
+        };
+        assert_eq!(decode::<u32>(&bytes, 1), Err(long));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            // The verdict does not matter here, only that there is one.
+            drop(decode::<Vec<(u64, String, Option<Bytes>)>>(&bytes, 4096));
+        }
+
+        #[test]
+        fn what_was_encoded_decodes(value: Vec<(u64, Vec<u8>)>) {
+            let bytes = encode(&value).unwrap();
+            prop_assert_eq!(decode::<Vec<(u64, Vec<u8>)>>(&bytes, usize::MAX), Ok(value));
+        }
+
+        #[test]
+        fn the_largest_numbers_fit_the_limit(count in 0usize..9000) {
+            let value = vec![u64::MAX; count];
+            let small = vec![1u64; count];
+            for value in [value, small] {
+                let bytes = encode(&value).unwrap();
+                prop_assert_eq!(decode::<Vec<u64>>(&bytes, usize::MAX), Ok(value));
+            }
+        }
+    }
+}
