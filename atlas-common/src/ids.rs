@@ -1,5 +1,6 @@
 //! Identifiers: small numbers with a meaning, so that one cannot stand where another belongs.
 
+use crate::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -92,6 +93,12 @@ number!(
     OpNumber(u64),
     "op"
 );
+number!(
+    /// The position of a record in a replica's own log, counted from 1. 0 means "nothing logged".
+    Lsn(u64),
+    "lsn"
+);
+counter!(Lsn);
 counter!(SeqNo);
 counter!(View);
 counter!(Epoch);
@@ -103,5 +110,21 @@ impl NodeId {
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// One running client: its key, and a number that tells apart the programs that share the key. Each
+/// has one connection to each replica, and replies find their way back by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientId {
+    /// The client's identity.
+    pub key: PublicKey,
+    /// Chosen at random by each program that runs under the key.
+    pub instance: u64,
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}/{:x}", self.key, self.instance)
     }
 }

@@ -24,5 +24,5 @@ pub mod time;
 pub mod wire;
 
 pub use digest::Digest;
-pub use ids::{Epoch, NodeId, OpNumber, SeqNo, SessionId, View};
+pub use ids::{ClientId, Epoch, Lsn, NodeId, OpNumber, SeqNo, SessionId, View};
 pub use time::{AgreedTime, Time};
