@@ -19,18 +19,18 @@ impl SeededRng {
     /// numbers of another.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.next_u64())
     }
 
     /// A number out of all 2⁶⁴.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number below `bound`; 0 when `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The high half of a 128-bit product: bias below 2⁻⁶⁴ · bound, no rejection loop.
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
@@ -41,7 +41,7 @@ impl SeededRng {
     /// True with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         // 53 bits: every double in [0, 1) on an even grid.
-        ((self.next() >> 11) as f64) < probability * (1u64 << 53) as f64
+        ((self.next_u64() >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 
     /// An element of `items`, or `None` when there is none.

@@ -96,8 +96,8 @@ pub fn decode_borrowed<'de, T: Deserialize<'de>>(
     // ask for no more than the next step above that.
     let result = match bytes.len() {
         0..=0x1000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x1_0000>()),
-        0..=0x2_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x10_0000>()),
-        0..=0x40_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x200_0000>()),
+        0x1001..=0x2_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x10_0000>()),
+        0x2_0001..=0x40_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x200_0000>()),
         _ => bincode::serde::borrow_decode_from_slice(bytes, config::<0x2000_0000>()),
     };
     let (value, read) = result.map_err(|error| DecodeError::Malformed(error.to_string()))?;
