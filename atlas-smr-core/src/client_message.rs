@@ -1,0 +1,110 @@
+//! What clients and replicas say to each other.
+//!
+//! Replies carry no signature: they travel on a connection whose key is the replica's identity, and
+//! nobody else needs convincing.
+
+use atlas_common::{NodeId, OpNumber, SeqNo, SessionId, View};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// From a client to a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientMessage {
+    /// An encoded [`RequestBundle`](crate::bundle::RequestBundle) to be ordered.
+    Bundle(Bytes),
+    /// A read that is not ordered.
+    Read(ReadRequest),
+}
+
+/// An unordered read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRequest {
+    /// Names the read among this client's.
+    pub id: u64,
+    /// How fresh the answer must be.
+    pub consistency: Consistency,
+    /// The request, encoded as the application has it.
+    pub operation: Bytes,
+}
+
+/// How fresh the answer of a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Consistency {
+    /// It reflects every operation that was answered before the read began.
+    Linearizable,
+    /// It reflects some state that the cluster agreed on, possibly an old one.
+    Stale,
+}
+
+/// From a replica to a client. Everything about one bundle comes in one message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyMessage {
+    /// The replica's view and whom it takes for the leader: where to send the next request. A hint,
+    /// not part of what has to match.
+    pub hint: LeaderHint,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// Who leads, as far as a replica knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderHint {
+    /// The view.
+    pub view: View,
+    /// Its leader; `None` when there is none just now, or the protocol has none.
+    pub leader: Option<NodeId>,
+}
+
+/// An answer. Correct replicas give equal ones for the same question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The client's session is this.
+    Opened(SessionId),
+    /// The session was closed to make room, or never was; its operations are not executed again.
+    SessionExpired(SessionId),
+    /// The results of consecutive operations.
+    Results {
+        /// The session.
+        session: SessionId,
+        /// The number of the first operation.
+        first: OpNumber,
+        /// The results, in order.
+        results: Vec<OperationResult>,
+    },
+    /// The result of an unordered read.
+    Read {
+        /// The read.
+        id: u64,
+        /// Its result.
+        result: OperationResult,
+        /// The last decision that the state held.
+        at: SeqNo,
+    },
+    /// This replica cannot serve the unordered read: ask another, or have it ordered.
+    ReadRefused(u64),
+}
+
+/// What came of one operation: the same on every correct replica.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum OperationResult {
+    /// The application's reply, encoded as the application has it.
+    Ok(Bytes),
+    /// The request does not decode as one of this application.
+    InvalidRequest,
+    /// The application failed (panicked) on it.
+    ApplicationFailed,
+    /// The reply is larger than the cluster allows.
+    ReplyTooLarge,
+}
+
+impl fmt::Debug for OperationResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok(bytes) => write!(f, "Ok({} bytes)", bytes.len()),
+            Self::InvalidRequest => f.write_str("InvalidRequest"),
+            Self::ApplicationFailed => f.write_str("ApplicationFailed"),
+            Self::ReplyTooLarge => f.write_str("ReplyTooLarge"),
+        }
+    }
+}
