@@ -1,0 +1,315 @@
+//! The segment files of a log that is open for writing.
+
+use super::LogOptions;
+use super::format::{
+    self, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind, RESERVE_BYTES, SPARE, Sealer,
+};
+use super::recover::{Found, SEGMENT_BYTES_CAP};
+use crate::storage::{Storage, StorageError, StorageFile};
+use atlas_common::Lsn;
+use std::sync::Arc;
+
+/// A segment before it has its name.
+const NEXT: &str = "log-next.tmp";
+const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+/// A buffer larger than this is given back after its group.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Segments {
+    storage: Arc<dyn Storage>,
+    options: LogOptions,
+    /// The first lsns of all segments, in order; the last one is being written.
+    firsts: Vec<Lsn>,
+    /// Whether a file waits to be written over.
+    spare: bool,
+    current: Current,
+    /// Frames that are not written yet.
+    buffer: Vec<u8>,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Current {
+    file: Box<dyn StorageFile>,
+    sealer: Sealer,
+    /// The body checksum of the last frame, written or not.
+    chain: u32,
+    /// Where the written frames end.
+    position: u64,
+    /// Up to where they are durable.
+    synced: u64,
+    /// Whether the last frame, written or not, is a marker which says that all before it is durable
+    /// (or whether there is none).
+    covered: bool,
+    /// The length of the file.
+    filled: u64,
+}
+
+impl Segments {
+    /// The first segment of an empty log.
+    pub(super) fn begin(
+        storage: Arc<dyn Storage>,
+        options: LogOptions,
+    ) -> Result<Self, StorageError> {
+        let mut spare = has_spare(&*storage)?;
+        let header = Header {
+            genesis: options.genesis,
+            first: Lsn(1),
+            salt: storage.salt(),
+            low: Lsn(1),
+            chain: 0,
+        };
+        let current = Current::create(&*storage, &options, &header, &mut spare)?;
+        Ok(Self {
+            storage,
+            options,
+            firsts: vec![header.first],
+            spare,
+            current,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Goes on where a log was left: cuts what is torn, makes durable whatever no frame says is
+    /// durable, finishes a removal.
+    pub(super) fn resume(
+        storage: Arc<dyn Storage>,
+        options: LogOptions,
+        found: &Found,
+    ) -> Result<Self, StorageError> {
+        let tail = &found.tail;
+        let mut file = storage.open(&format::segment_name(tail.header.first))?;
+        let mut filled = tail.contents.len() as u64;
+        let end = tail.end as u64;
+        if found.torn.is_some() {
+            file.set_length(end)?;
+            filled = end;
+        }
+        // Written anew, not only synced: after a failed sync the system may hold these bytes to be
+        // on the disk while they are not.
+        let stated = usize::try_from(tail.stated).unwrap_or(tail.end);
+        if stated < tail.end {
+            let mut again = tail.contents[stated..tail.end].to_vec();
+            again.extend_from_slice(&[0; HEAD_BYTES]);
+            file.write_at(tail.stated, &again)?;
+            filled = filled.max(end + HEAD_BYTES as u64);
+        }
+        file.sync()?;
+        let mut segments = Self {
+            current: Current {
+                file,
+                sealer: Sealer::new(tail.header.salt),
+                chain: tail.chain,
+                position: end,
+                synced: end,
+                covered: tail.covered,
+                filled,
+            },
+            spare: has_spare(&*storage)?,
+            storage,
+            options,
+            firsts: found.segments.clone(),
+            buffer: Vec::new(),
+        };
+        for name in &found.leftover {
+            segments.discard(name)?;
+        }
+        // A new segment may have its name without that being durable.
+        segments.storage.sync_dir()?;
+        Ok(segments)
+    }
+
+    /// The first lsn of the oldest segment.
+    pub(super) fn low(&self) -> Lsn {
+        self.firsts.first().copied().unwrap_or(Lsn(1))
+    }
+
+    /// Where the next frame goes.
+    fn end(&self) -> u64 {
+        self.current.position + self.buffer.len() as u64
+    }
+
+    /// Whether a record of this length belongs into the next segment. An empty segment takes any.
+    pub(super) fn is_full_for(&self, record_bytes: usize) -> bool {
+        let end = self.end() + (HEAD_BYTES + record_bytes + RESERVE_BYTES) as u64;
+        end > self.options.segment_bytes && self.end() > HEADER_BYTES as u64
+    }
+
+    pub(super) fn append(&mut self, lsn: Lsn, record: &[u8]) {
+        self.encode(Kind::Record, lsn, record);
+        self.current.covered = false;
+    }
+
+    /// States what is durable and where the log begins.
+    fn mark(&mut self, last: Lsn) {
+        let covered = self.current.synced == self.end();
+        let low = self.low().0.to_le_bytes();
+        self.encode(Kind::Marker, last, &low);
+        self.current.covered = covered;
+    }
+
+    fn encode(&mut self, kind: Kind, lsn: Lsn, payload: &[u8]) {
+        let head = Head {
+            kind,
+            length: payload.len(),
+            chain: self.current.chain,
+            lsn,
+            durable_end: self.current.synced,
+        };
+        let checksum = self.current.sealer.encode(&head, payload, &mut self.buffer);
+        self.current.chain = checksum;
+    }
+
+    /// Hands the buffer to the operating system.
+    pub(super) fn write(&mut self) -> Result<(), StorageError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let frames_end = self.end();
+        self.buffer.extend_from_slice(&[0; HEAD_BYTES]);
+        self.current.fill(self.end(), &self.options)?;
+        self.current
+            .file
+            .write_at(self.current.position, &self.buffer)?;
+        self.current.position = frames_end;
+        self.buffer.clear();
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written.
+    pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        self.current.file.sync()?;
+        self.current.synced = self.current.position;
+        Ok(())
+    }
+
+    /// Writes a marker where everything is durable and no frame says so. True when it did.
+    pub(super) fn mark_tail(&mut self, last: Lsn) -> Result<bool, StorageError> {
+        let current = &self.current;
+        if current.covered || current.synced < self.end() {
+            return Ok(false);
+        }
+        self.mark(last);
+        self.write()?;
+        Ok(true)
+    }
+
+    /// Goes on in a new segment, which begins with `first`. Everything is durable on return.
+    pub(super) fn rotate(&mut self, first: Lsn) -> Result<(), StorageError> {
+        self.write()?;
+        self.sync()?;
+        let header = Header {
+            genesis: self.options.genesis,
+            first,
+            salt: self.storage.salt(),
+            low: self.low(),
+            chain: self.current.chain,
+        };
+        let next = Current::create(&*self.storage, &self.options, &header, &mut self.spare)?;
+        self.firsts.push(first);
+        // Only now that the new segment is durable may the old one say that it exists.
+        self.encode(Kind::Seal, first.prev(), &[]);
+        self.write()?;
+        self.sync()?;
+        self.current = next;
+        Ok(())
+    }
+
+    /// Removes the segments whose records are all below `lsn`; true when there were any. Everything
+    /// is durable then. `last` is the last record.
+    pub(super) fn truncate_below(&mut self, lsn: Lsn, last: Lsn) -> Result<bool, StorageError> {
+        let next_firsts = self.firsts.iter().skip(1);
+        let count = next_firsts.take_while(|first| **first <= lsn).count();
+        if count == 0 {
+            return Ok(false);
+        }
+        let removed: Vec<Lsn> = self.firsts.drain(..count).collect();
+        // Without this an opening could not tell removed segments from lost ones.
+        self.mark(last);
+        self.write()?;
+        self.sync()?;
+        for first in removed {
+            self.discard(&format::segment_name(first))?;
+        }
+        self.storage.sync_dir()?;
+        Ok(true)
+    }
+
+    /// Keeps a segment file to be written over, or deletes it.
+    fn discard(&mut self, name: &str) -> Result<(), StorageError> {
+        let reusable = !self.spare && self.storage.length(name)? <= self.options.segment_bytes;
+        if reusable {
+            self.spare = true;
+            self.storage.rename(name, SPARE)
+        } else {
+            self.storage.delete(name)
+        }
+    }
+}
+
+fn has_spare(storage: &dyn Storage) -> Result<bool, StorageError> {
+    match storage.length(SPARE) {
+        Ok(bytes) => Ok(bytes <= SEGMENT_BYTES_CAP),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Current {
+    /// Makes a segment: it gets its name when its header is durable.
+    fn create(
+        storage: &dyn Storage,
+        options: &LogOptions,
+        header: &Header,
+        spare: &mut bool,
+    ) -> Result<Self, StorageError> {
+        let unnamed = if *spare { SPARE } else { NEXT };
+        let name = format::segment_name(header.first);
+        let mut file = storage.open(unnamed)?;
+        let filled = if *spare { storage.length(SPARE)? } else { 0 };
+        if !*spare {
+            file.set_length(0)?;
+        }
+        let mut begin = header.encode().to_vec();
+        begin.extend_from_slice(&[0; HEAD_BYTES]);
+        let mut current = Self {
+            file,
+            sealer: Sealer::new(header.salt),
+            chain: header.chain,
+            position: HEADER_BYTES as u64,
+            synced: HEADER_BYTES as u64,
+            covered: true,
+            filled,
+        };
+        current.fill(begin.len() as u64, options)?;
+        current.file.write_at(0, &begin)?;
+        current.file.sync()?;
+        storage.rename(unnamed, &name)?;
+        *spare = false;
+        storage.sync_dir()?;
+        // Under its name, so that errors tell it.
+        current.file = storage.open(&name)?;
+        Ok(current)
+    }
+
+    /// Sees to it that the file reaches beyond `end` when a write up to there has been made:
+    /// extends it with zeros behind that.
+    fn fill(&mut self, end: u64, options: &LogOptions) -> Result<(), StorageError> {
+        if end <= self.filled {
+            return Ok(());
+        }
+        let wanted = (self.filled + options.fill_bytes).min(options.segment_bytes);
+        let mut at = end;
+        while at < wanted {
+            let bytes = (wanted - at).min(ZEROS.len() as u64);
+            self.file.write_at(at, &ZEROS[..bytes as usize])?;
+            at += bytes;
+        }
+        self.filled = wanted.max(end);
+        Ok(())
+    }
+}
