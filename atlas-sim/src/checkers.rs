@@ -1,0 +1,2 @@
+//! Checkers.
+pub mod linearizability;
