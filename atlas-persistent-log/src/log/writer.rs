@@ -220,11 +220,16 @@ impl LogWriter {
         })
     }
 
-    /// Writes and syncs everything, with a marker that says so.
+    /// Writes and syncs everything, with a marker that says so. Returns the last record.
     ///
     /// # Errors
     /// When the storage fails or has failed.
     pub fn close(mut self) -> Result<Lsn, LogError> {
+        self.settle()
+    }
+
+    /// What [`Self::close`] does.
+    pub(crate) fn settle(&mut self) -> Result<Lsn, LogError> {
         self.sync()?;
         if self.mark_tail()? {
             self.guarded(Self::sync_file)?;
