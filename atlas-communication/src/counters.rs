@@ -5,6 +5,7 @@ use crate::network::Lane;
 use atlas_common::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Frames and bytes that went one way, or did not. Bytes are those of the frames, without framing.
@@ -22,6 +23,17 @@ pub struct Traffic {
     pub frames_dropped: u64,
     /// Their bytes.
     pub bytes_dropped: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.frames_sent += other.frames_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.frames_received += other.frames_received;
+        self.bytes_received += other.bytes_received;
+        self.frames_dropped += other.frames_dropped;
+        self.bytes_dropped += other.bytes_dropped;
+    }
 }
 
 /// What a replica's network has counted since it started. Counters only grow, but for the two that
@@ -117,6 +129,12 @@ impl TrafficMeter {
     pub(crate) fn dropped(&self, frames: u64, bytes: u64) {
         self.frames_dropped.fetch_add(frames, Relaxed);
         self.bytes_dropped.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn add(&self, traffic: Traffic) {
+        self.sent(traffic.frames_sent, traffic.bytes_sent);
+        self.received(traffic.frames_received, traffic.bytes_received);
+        self.dropped(traffic.frames_dropped, traffic.bytes_dropped);
     }
 
     pub(crate) fn snapshot(&self) -> Traffic {

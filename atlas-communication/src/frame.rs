@@ -1,0 +1,223 @@
+//! Framing: four bytes of length, little-endian, then that many bytes. Pure; reads from no socket.
+
+use crate::limits::READ_BYTES_MAX;
+use bytes::{Buf, Bytes, BytesMut};
+use thiserror::Error;
+
+/// How many bytes precede a frame.
+pub(crate) const HEADER_BYTES: usize = 4;
+
+/// A frame shorter than this is copied out of the read buffer, a longer one shares it. A short frame
+/// that somebody keeps would else pin a whole buffer; at this length copying also costs no more than
+/// sharing.
+const SHARE_BYTES_MIN: usize = 4 << 10;
+
+/// The first size of a read buffer. It doubles while reads fill it, so that thousands of quiet
+/// connections stay small.
+const READ_BYTES_MIN: usize = 4 << 10;
+
+/// What arrived is no frame. The connection cannot be understood from here on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub(crate) enum FrameError {
+    #[error("a frame of {found} bytes where at most {limit} are allowed")]
+    TooLong { found: usize, limit: usize },
+    #[error("an empty frame")]
+    Empty,
+    #[error("the connection ended {missing} bytes before the end of a frame")]
+    Truncated { missing: usize },
+}
+
+/// Bytes as they came, and the frames in them.
+#[derive(Debug)]
+pub(crate) struct FrameBuffer {
+    bytes: BytesMut,
+    frame_bytes_max: usize,
+    read_bytes: usize,
+}
+
+impl FrameBuffer {
+    pub(crate) fn new(frame_bytes_max: usize) -> Self {
+        Self {
+            bytes: BytesMut::new(),
+            frame_bytes_max,
+            read_bytes: READ_BYTES_MIN,
+        }
+    }
+
+    /// The buffer to read into, with room for the next read. A long frame grows the buffer as its
+    /// bytes come, by doubling, and never by what its header promises.
+    pub(crate) fn space(&mut self) -> &mut BytesMut {
+        self.bytes.reserve(self.read_bytes);
+        &mut self.bytes
+    }
+
+    /// Whether enough is here that it should be handed on before more is read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= READ_BYTES_MAX
+    }
+
+    /// Moves all whole frames into `frames`; those before an error are there all the same.
+    pub(crate) fn take_frames(&mut self, frames: &mut Vec<Bytes>) -> Result<(), FrameError> {
+        if self.bytes.len() >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        }
+        let mut was_long = false;
+        while let Some(len) = self.next_len()? {
+            if self.bytes.len() < HEADER_BYTES + len {
+                break;
+            }
+            self.bytes.advance(HEADER_BYTES);
+            frames.push(if len < SHARE_BYTES_MIN {
+                let frame = Bytes::copy_from_slice(&self.bytes[..len]);
+                self.bytes.advance(len);
+                frame
+            } else {
+                self.bytes.split_to(len).freeze()
+            });
+            was_long |= len > READ_BYTES_MAX;
+        }
+        self.let_go(was_long);
+        Ok(())
+    }
+
+    /// What it means that no more bytes will come.
+    pub(crate) fn finish(&self) -> Result<(), FrameError> {
+        match self.bytes.len() {
+            0 => Ok(()),
+            _ => Err(FrameError::Truncated {
+                missing: self.missing(),
+            }),
+        }
+    }
+
+    /// The length in the header at the front, checked; `None` while the header is not whole.
+    fn next_len(&self) -> Result<Option<usize>, FrameError> {
+        let Some(header) = self.bytes.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let found = u32::from_le_bytes(*header) as usize;
+        match found {
+            0 => Err(FrameError::Empty),
+            _ if found > self.frame_bytes_max => Err(FrameError::TooLong {
+                found,
+                limit: self.frame_bytes_max,
+            }),
+            _ => Ok(Some(found)),
+        }
+    }
+
+    /// How many bytes the first frame still lacks, as far as is known.
+    fn missing(&self) -> usize {
+        let known = match self.next_len() {
+            Ok(Some(len)) => HEADER_BYTES + len,
+            _ => HEADER_BYTES,
+        };
+        known.saturating_sub(self.bytes.len())
+    }
+
+    /// Gives back what a long frame made the buffer grow by: the buffer may be a view of that frame's
+    /// memory, or have taken it back.
+    fn let_go(&mut self, was_long: bool) {
+        let is_large = was_long || self.bytes.capacity() > 4 * READ_BYTES_MAX;
+        if is_large && self.bytes.len() < READ_BYTES_MAX {
+            self.bytes = BytesMut::from(&self.bytes[..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn framed(frames: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            bytes.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(frame);
+        }
+        bytes
+    }
+
+    /// Reads as a connection would: at most what the buffer has room for at a time.
+    fn feed(buffer: &mut FrameBuffer, mut bytes: &[u8]) -> Result<Vec<Bytes>, FrameError> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let space = buffer.space();
+            let room = space.capacity() - space.len();
+            assert!(room > 0);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            space.extend_from_slice(now);
+            bytes = later;
+            buffer.take_frames(&mut frames)?;
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn row_36_a_length_bomb_is_refused_before_anything_is_allocated() {
+        let mut buffer = FrameBuffer::new(1000);
+        let bomb = u32::MAX.to_le_bytes();
+        let too_long = FrameError::TooLong {
+            found: u32::MAX as usize,
+            limit: 1000,
+        };
+        assert_eq!(feed(&mut buffer, &bomb), Err(too_long));
+        assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MIN);
+        let empty = feed(&mut FrameBuffer::new(1000), &[0; 4]);
+        assert_eq!(empty, Err(FrameError::Empty));
+    }
+
+    #[test]
+    fn row_36_a_promised_frame_holds_no_more_than_twice_what_came_of_it() {
+        let mut buffer = FrameBuffer::new(1 << 28);
+        feed(&mut buffer, &(1u32 << 28).to_le_bytes()).unwrap();
+        for _ in 0..100 {
+            feed(&mut buffer, &[7; 5000]).unwrap();
+            let held = buffer.bytes.capacity();
+            assert!(
+                held <= 2 * buffer.bytes.len() + 2 * READ_BYTES_MAX,
+                "{held}"
+            );
+        }
+        let missing = HEADER_BYTES + (1 << 28) - buffer.bytes.len();
+        assert_eq!(buffer.finish(), Err(FrameError::Truncated { missing }));
+    }
+
+    #[test]
+    fn a_long_frame_does_not_leave_a_long_buffer_behind() {
+        let mut buffer = FrameBuffer::new(1 << 24);
+        let frames = feed(&mut buffer, &framed(&[vec![1; 1 << 22], vec![2; 9]])).unwrap();
+        assert_eq!(frames[0].len(), 1 << 22);
+        drop(frames);
+        feed(&mut buffer, &framed(&[vec![3; 9]])).unwrap();
+        assert!(buffer.bytes.capacity() <= 4 * READ_BYTES_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_out_as_they_went_in_however_they_are_cut(
+            frames in proptest::collection::vec((any::<u8>(), 1usize..9000), 0..30),
+            cut in 1usize..20_000,
+        ) {
+            let frames: Vec<Vec<u8>> = frames.iter().map(|(b, n)| vec![*b; *n]).collect();
+            let mut buffer = FrameBuffer::new(9000);
+            let mut out = Vec::new();
+            for piece in framed(&frames).chunks(cut) {
+                out.extend(feed(&mut buffer, piece).unwrap());
+            }
+            prop_assert_eq!(out, frames);
+            prop_assert_eq!(buffer.finish(), Ok(()));
+        }
+
+        #[test]
+        fn arbitrary_bytes_give_frames_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            // Any verdict is fine; a panic or an unbounded buffer is not.
+            let mut buffer = FrameBuffer::new(500);
+            drop(feed(&mut buffer, &bytes));
+            prop_assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MAX);
+        }
+    }
+}
