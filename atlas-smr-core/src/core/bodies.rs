@@ -1,0 +1,124 @@
+//! Batches that the protocol knows by digest only, and asks others for.
+
+use super::{CoreTimer, Moment, ReplicaCore};
+use crate::message::SystemMessage;
+use crate::transfer::StateTransferProtocol;
+use atlas_common::rng::SeededRng;
+use atlas_common::{Digest, NodeId, Time};
+use atlas_core::{Batch, Input, OrderingProtocol, Reject};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a peer has to send a body before another is asked.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Asks peers in turn for missing bodies. Bounded by the protocol, which asks for no more than its
+/// window holds.
+#[derive(Debug)]
+pub(super) struct BodyFetcher {
+    peers: Vec<NodeId>,
+    rng: SeededRng,
+    wanted: BTreeMap<Digest, Wanted>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    next_peer: usize,
+    deadline: Time,
+}
+
+impl BodyFetcher {
+    pub(super) const fn new(peers: Vec<NodeId>, rng: SeededRng) -> Self {
+        Self {
+            peers,
+            rng,
+            wanted: BTreeMap::new(),
+        }
+    }
+
+    /// Starts a search. Gives the first peer to ask, or `None` when the search is under way (or
+    /// there is nobody to ask).
+    fn want(&mut self, digest: Digest, now: Time) -> Option<NodeId> {
+        if self.wanted.contains_key(&digest) || self.peers.is_empty() {
+            return None;
+        }
+        let first = self.rng.below(self.peers.len() as u64) as usize;
+        let deadline = now.after(PATIENCE);
+        self.wanted.insert(
+            digest,
+            Wanted {
+                next_peer: first + 1,
+                deadline,
+            },
+        );
+        Some(self.peers[first])
+    }
+
+    pub(super) fn release(&mut self, digest: &Digest) {
+        self.wanted.remove(digest);
+    }
+
+    /// The searches whose peer was too slow, each with the next peer to ask.
+    fn overdue(&mut self, now: Time) -> Vec<(Digest, NodeId)> {
+        let mut asks = Vec::new();
+        for (digest, wanted) in self.wanted.iter_mut().filter(|(_, w)| w.deadline <= now) {
+            asks.push((*digest, self.peers[wanted.next_peer % self.peers.len()]));
+            wanted.next_peer += 1;
+            wanted.deadline = now.after(PATIENCE);
+        }
+        asks
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.wanted.values().map(|wanted| wanted.deadline).min()
+    }
+}
+
+impl<P: OrderingProtocol> ReplicaCore<P> {
+    pub(super) fn fetch_body(&mut self, digest: Digest, at: Moment) {
+        if let Some(batch) = self.decisions.body(&digest) {
+            self.inbox.push_back(Input::Body(batch));
+        } else if let Some(peer) = self.bodies.want(digest, at.now) {
+            self.send_to(peer, SystemMessage::FetchBody(digest));
+        }
+    }
+
+    pub(super) fn fetch_bodies_again(&mut self, at: Moment) {
+        for (digest, peer) in self.bodies.overdue(at.now) {
+            self.send_to(peer, SystemMessage::FetchBody(digest));
+        }
+    }
+
+    pub(super) fn serve_body(&mut self, to: NodeId, digest: &Digest) {
+        let body = self
+            .protocol
+            .body(digest)
+            .or_else(|| self.decisions.body(digest));
+        if let Some(batch) = body {
+            self.send_to(to, SystemMessage::Body(batch));
+        }
+    }
+
+    pub(super) fn on_body(&mut self, _from: NodeId, batch: Batch) {
+        if self.bodies.wanted.remove(&batch.digest()).is_some() {
+            self.counters.bodies_fetched += 1;
+            self.inbox.push_back(Input::Body(batch));
+        } else {
+            self.count_rejected(Reject::Stale);
+        }
+    }
+
+    pub(super) fn set_timers(&mut self, _at: Moment) {
+        let deadlines = [
+            (CoreTimer::Bodies, self.bodies.deadline()),
+            (CoreTimer::LogTransfer, self.log_transfer.deadline()),
+            (CoreTimer::StateTransfer, self.state_transfer.deadline()),
+        ];
+        for (timer, deadline) in deadlines {
+            match deadline {
+                Some(at) => self.set_timer(timer, at),
+                None => self.cancel_timer(timer),
+            }
+        }
+    }
+}
