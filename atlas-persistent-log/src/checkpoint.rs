@@ -14,6 +14,7 @@
 //! in memory unless it is asked to ([`CheckpointStore::read_state`], [`MonolithicStateLog`]).
 
 mod index;
+mod monolithic;
 mod store;
 mod writer;
 

@@ -1,12 +1,9 @@
 //! The store: which checkpoints there are, and their bytes.
 
 use super::index::{CHUNK_BYTES_MAX, ChunkIndex, chunks};
+use super::monolithic::Workers;
 use super::writer::{CheckpointWriter, check_meta};
-use super::{
-    Checkpoint, CheckpointError, CheckpointMeta, CheckpointOptions, META_BYTES_MAX,
-    MonolithicStateLog,
-};
-use crate::mode::OperationMode;
+use super::{CheckpointError, CheckpointMeta, CheckpointOptions, META_BYTES_MAX};
 use crate::sealed::{self, SealedError};
 use crate::storage::{Storage, StorageError, TEMPORARY_SUFFIX};
 use atlas_common::{Digest, SeqNo, wire};
@@ -16,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 const PREFIX: &str = "checkpoint-";
 const STATE: &str = ".state";
@@ -71,7 +67,7 @@ pub struct Latest {
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
     inner: Arc<Inner>,
-    workers: Arc<Workers>,
+    pub(super) workers: Arc<Workers>,
 }
 
 type Written = dyn Fn(Result<SeqNo, CheckpointError>) + Send + Sync;
@@ -94,23 +90,9 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// Threads that write checkpoints; joined when the last handle goes.
-#[derive(Debug, Default)]
-struct Workers(Mutex<Vec<JoinHandle<()>>>);
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        for worker in self.0.get_mut().drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a thread that wrote a checkpoint panicked");
-            }
-        }
-    }
-}
-
 impl CheckpointStore {
     /// Opens a store and removes what interrupted writes left. Outcomes of writes with
-    /// [`OperationMode::Notify`] are logged where they fail.
+    /// [`OperationMode::Notify`](crate::OperationMode::Notify) are logged where they fail.
     ///
     /// # Errors
     /// When the storage fails.
@@ -126,7 +108,7 @@ impl CheckpointStore {
     }
 
     /// As [`Self::open`], with a callback for the outcome of each write with
-    /// [`OperationMode::Notify`], called on the writing thread.
+    /// [`OperationMode::Notify`](crate::OperationMode::Notify), called on the writing thread.
     ///
     /// # Errors
     /// When the storage fails.
@@ -188,7 +170,7 @@ impl CheckpointStore {
         self.inner.unfinished.lock().remove(&seq);
     }
 
-    fn refuse_existing(&self, seq: SeqNo) -> Result<(), CheckpointError> {
+    pub(super) fn refuse_existing(&self, seq: SeqNo) -> Result<(), CheckpointError> {
         match self.storage().length(&name(seq, META)) {
             Ok(_) => Err(CheckpointError::Exists { seq }),
             Err(error) if error.is_not_found() => Ok(()),
@@ -488,67 +470,16 @@ impl CheckpointStore {
         Ok(old)
     }
 
-    fn write_now(&self, checkpoint: Checkpoint) -> Result<SeqNo, CheckpointError> {
-        let seq = checkpoint.meta.seq;
-        let mut writer = self.begin(seq)?;
-        writer.write(&checkpoint.state)?;
-        writer.commit(checkpoint.meta)?;
-        Ok(seq)
-    }
-
-    fn write_on_thread(&self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
-        // The thread must not hold `workers`, which waits for it.
-        let store = Self {
+    /// A handle that does not wait for threads: for the threads themselves.
+    pub(super) fn without_workers(&self) -> Self {
+        Self {
             inner: Arc::clone(&self.inner),
             workers: Arc::default(),
-        };
-        let worker = std::thread::Builder::new()
-            .name("atlas-checkpoint".to_owned())
-            .spawn(move || (store.inner.written)(store.write_now(checkpoint)))
-            .map_err(|error| CheckpointError::NoThread {
-                cause: error.to_string(),
-            })?;
-        let mut workers = self.workers.0.lock();
-        workers.retain(|worker| !worker.is_finished());
-        workers.push(worker);
-        Ok(())
-    }
-}
-
-impl MonolithicStateLog for CheckpointStore {
-    fn read_checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointError> {
-        let Latest {
-            checkpoint,
-            mut damaged,
-        } = self.read_latest()?;
-        let Some(stored) = checkpoint else {
-            return match damaged.is_empty() {
-                true => Ok(None),
-                false => Err(damaged.swap_remove(0)),
-            };
-        };
-        for error in damaged {
-            tracing::warn!(%error, used = %stored.meta.seq, "older checkpoint used");
         }
-        let state = self.read_state(stored.meta.seq, u64::MAX)?;
-        Ok(Some(Checkpoint {
-            meta: stored.meta,
-            state,
-        }))
     }
 
-    fn write_checkpoint(
-        &self,
-        mode: OperationMode,
-        checkpoint: Checkpoint,
-    ) -> Result<(), CheckpointError> {
-        match mode {
-            OperationMode::Blocking => self.write_now(checkpoint).map(drop),
-            OperationMode::Notify => {
-                check_meta(checkpoint.meta.seq, &checkpoint.meta)?;
-                self.refuse_existing(checkpoint.meta.seq)?;
-                self.write_on_thread(checkpoint)
-            }
-        }
+    /// Tells the outcome of a write with `Notify`.
+    pub(super) fn tell(&self, outcome: Result<SeqNo, CheckpointError>) {
+        (self.inner.written)(outcome);
     }
 }

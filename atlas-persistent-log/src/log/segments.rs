@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A segment before it has its name.
 const NEXT: &str = "log-next.tmp";
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// A buffer larger than this is given back after its group.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 

@@ -208,9 +208,17 @@ fn a_failed_sync_is_final_and_never_acknowledged() {
         // The process starts again; the system's cache still has the bytes that are not on the
         // disk. What the log then reports must be there after a power cut.
         let disk = disk.kill();
-        let (_, found) = open(&disk).unwrap();
+        let (mut log, found) = open(&disk).unwrap();
         check_kept(&found, &known, &format!("sync {at} failed"));
         known.acknowledged = found.last.0;
+        let (_, found) = open(&disk.duplicate().crash_losing_all()).unwrap();
+        check_kept(
+            &found,
+            &known,
+            &format!("power cut at once after sync {at} failed"),
+        );
+        known.appended = log.next_lsn().0 - 1;
+        live(&mut log, &mut known, 100).unwrap();
         let (_, found) = open(&disk.crash_losing_all()).unwrap();
         check_kept(&found, &known, &format!("power cut after sync {at} failed"));
     }

@@ -276,7 +276,7 @@ impl Disk {
         let fails = self.operate(true);
         self.interrupted()?;
         if fails {
-            self.name_changes.clear();
+            // Names are in the file system's journal, which is written whole or gives up for good.
             return Err(io::Error::other("input/output error"));
         }
         for change in self.name_changes.drain(..) {
