@@ -1,5 +1,8 @@
 //! The log and the checkpoint store on real files.
 
+// The helpers are tests too, which clippy does not see.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use atlas_common::{Digest, Lsn, SeqNo};
 use atlas_persistent_log::checkpoint::{Checkpoint, CheckpointMeta, MonolithicStateLog};
 use atlas_persistent_log::{

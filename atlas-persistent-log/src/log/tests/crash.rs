@@ -28,10 +28,10 @@ fn live(log: &mut LogWriter, known: &mut Known, until: u64) -> Result<(), LogErr
         let last = next + next % 4;
         known.appended = last;
         known.acknowledged = append(log, next..=last)?.0;
-        if next % 5 == 0 {
+        if next.is_multiple_of(5) {
             log.mark_tail()?;
         }
-        if last > 20 && next % 3 == 0 {
+        if last > 20 && next.is_multiple_of(3) {
             known.below = last - 20;
             log.truncate_below(Lsn(known.below))?;
         }
