@@ -1,0 +1,57 @@
+//! Configuration: one cluster file that all nodes share, one file per node or client, one key file
+//! each.
+//!
+//! What a file says and what was checked have different types: [`ClusterFile`], [`NodeFile`] and
+//! [`ClientFile`] are the files as written; [`ClusterConfig`], [`NodeConfig`] and [`ClientConfig`]
+//! can only be had through checks, and everything else works with those. Unknown keys are refused.
+//! Every wrong value is refused with a [`ConfigError`], which names the file, the place, the key,
+//! what was found and what is expected.
+//!
+//! Paths in a file are relative to that file.
+
+mod address;
+mod client;
+mod cluster;
+mod cluster_file;
+mod error;
+mod init;
+mod keys;
+mod node;
+mod source;
+mod timeouts;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, AddressError};
+pub use client::{ClientConfig, ClientFile};
+pub use cluster::{Clients, ClusterConfig, ClusterMember, ListedClient};
+pub use cluster_file::{ClientEntry, ClientsEntry, ClusterFile, MemberEntry};
+pub use error::{ConfigError, Position};
+pub use init::{InitError, InitOptions, Initialised, Ports, RecordBirth, init};
+pub use keys::{read_key_file, write_key_file};
+pub use node::{NodeConfig, NodeFile};
+pub use timeouts::Timeouts;
+
+use atlas_common::quorum::FaultModel;
+use atlas_core::OrderingProtocol;
+
+/// A protocol that a cluster file may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownProtocol {
+    /// Its name in the cluster file.
+    pub name: &'static str,
+    /// What faults it survives.
+    pub model: FaultModel,
+}
+
+impl KnownProtocol {
+    /// How a protocol is known.
+    #[must_use]
+    pub const fn of<P: OrderingProtocol>() -> Self {
+        Self {
+            name: P::NAME,
+            model: P::FAULT_MODEL,
+        }
+    }
+}

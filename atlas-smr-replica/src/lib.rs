@@ -1,0 +1,4 @@
+//! A node of an Atlas cluster.
+
+pub mod admin;
+pub mod config;
