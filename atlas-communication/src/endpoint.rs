@@ -22,7 +22,7 @@ pub(crate) struct ReplicaEndpoint {
     /// By position in `peers` and lane.
     links: Vec<[Arc<SendQueue>; 4]>,
     pub(crate) clients: Arc<ClientTable>,
-    pub(crate) refusals: RefusalMeter,
+    pub(crate) refusals: Arc<RefusalMeter>,
     pub(crate) tasks: Arc<Tasks>,
     unroutable: AtomicU64,
 }
@@ -51,7 +51,7 @@ impl ReplicaEndpoint {
             links: peers.iter().map(lanes).collect(),
             peers,
             clients: ClientTable::new(limits.clients_max, to_clients),
-            refusals: RefusalMeter::default(),
+            refusals: Arc::default(),
             tasks: Tasks::new()?,
             unroutable: AtomicU64::new(0),
         })
@@ -122,7 +122,7 @@ pub(crate) struct ClientEndpoint {
     pub(crate) replicas: Vec<NodeId>,
     /// By position in `replicas`.
     links: Vec<Arc<SendQueue>>,
-    pub(crate) refusals: RefusalMeter,
+    pub(crate) refusals: Arc<RefusalMeter>,
     pub(crate) tasks: Arc<Tasks>,
     unroutable: AtomicU64,
 }
@@ -145,10 +145,15 @@ impl ClientEndpoint {
             id,
             links: replicas.iter().map(queue).collect(),
             replicas,
-            refusals: RefusalMeter::default(),
+            refusals: Arc::default(),
             tasks: Tasks::new()?,
             unroutable: AtomicU64::new(0),
         })
+    }
+
+    pub(crate) fn link(&self, replica: NodeId) -> Option<&Arc<SendQueue>> {
+        let position = self.replicas.binary_search(&replica).ok()?;
+        Some(&self.links[position])
     }
 
     /// All links: replica, queue.
@@ -157,9 +162,9 @@ impl ClientEndpoint {
     }
 
     pub(crate) fn send(&self, to: NodeId, frame: Bytes) {
-        match self.replicas.binary_search(&to) {
-            Ok(position) => self.links[position].push(frame),
-            Err(_) => {
+        match self.link(to) {
+            Some(queue) => queue.push(frame),
+            None => {
                 self.unroutable.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -13,6 +13,7 @@ mod network;
 mod queue;
 mod stub;
 mod tasks;
+mod tls;
 
 pub use counters::{ClientCounters, NetworkCounters, RefusalCounters, Traffic};
 pub use error::{NetworkError, Refusal};
@@ -21,4 +22,8 @@ pub use memory::{MemoryClient, MemoryHub, MemoryReplica, Place};
 pub use network::{ClientInbound, ClientNetwork, Inbound, Lane, ReplicaInbox, ReplicaNetwork};
 pub use stub::{
     ApplicationStub, LaneName, LaneStub, OrderingStub, ReconfigurationStub, TransferStub,
+};
+pub use tls::{
+    ClientAdmission, Listener, Member, TlsClientConfig, TlsClientNetwork, TlsReplicaConfig,
+    TlsReplicaNetwork,
 };

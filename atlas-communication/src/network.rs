@@ -65,7 +65,7 @@ pub struct Inbound {
     /// At least one frame.
     pub frames: Vec<Bytes>,
     /// The part of the inbox's byte budget that these frames hold.
-    budget: Option<OwnedSemaphorePermit>,
+    _budget: Option<OwnedSemaphorePermit>,
 }
 
 impl Inbound {
@@ -75,13 +75,13 @@ impl Inbound {
         Self {
             from,
             frames,
-            budget: None,
+            _budget: None,
         }
     }
 
     pub(crate) fn within(self, budget: OwnedSemaphorePermit) -> Self {
         Self {
-            budget: Some(budget),
+            _budget: Some(budget),
             ..self
         }
     }
@@ -96,7 +96,7 @@ pub struct ClientInbound {
     /// At least one frame.
     pub frames: Vec<Bytes>,
     /// The part of the inbox's byte budget that these frames hold.
-    budget: Option<OwnedSemaphorePermit>,
+    _budget: Option<OwnedSemaphorePermit>,
 }
 
 impl ClientInbound {
@@ -106,13 +106,13 @@ impl ClientInbound {
         Self {
             from,
             frames,
-            budget: None,
+            _budget: None,
         }
     }
 
     pub(crate) fn within(self, budget: OwnedSemaphorePermit) -> Self {
         Self {
-            budget: Some(budget),
+            _budget: Some(budget),
             ..self
         }
     }
