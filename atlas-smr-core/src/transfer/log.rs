@@ -5,8 +5,9 @@
 //! ([`MessageChecker`](crate::message::MessageChecker) does it outside the core), so that a batch of
 //! the wrong content never gets here, whoever sent it. What is left to a lying peer is to stall, and to
 //! claim that it has nothing: it is asked less often then, and a state is fetched instead of decisions
-//! only when f+1 peers, or all that answer, say that they have cut their logs.
+//! only when most peers, or all that answer, say that they have cut their logs.
 
+mod schedule;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -119,6 +120,12 @@ impl Peer {
         self.cut
             .is_some_and(|(oldest, until)| oldest > from && until > now)
     }
+
+    fn forget_expired(&mut self, now: Time) {
+        self.decided = self.decided.filter(|(_, until)| *until > now);
+        self.cut = self.cut.filter(|(_, until)| *until > now);
+        self.patience.forget_expired(now);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +143,10 @@ pub struct LogTransfer<Proof> {
     decided: SeqNo,
     delivered: SeqNo,
     delivered_at: Time,
-    target: SeqNo,
+    /// What the caller wants.
+    wanted: SeqNo,
+    /// What peers have beyond that.
+    extended: SeqNo,
     buffer: BTreeMap<SeqNo, Received<Proof>>,
     buffered_bytes: usize,
     checkpoint: Option<CheckpointCertificate>,
@@ -165,7 +175,8 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
             decided: SeqNo::ZERO,
             delivered: SeqNo::ZERO,
             delivered_at: Time::ZERO,
-            target: SeqNo::ZERO,
+            wanted: SeqNo::ZERO,
+            extended: SeqNo::ZERO,
             buffer: BTreeMap::new(),
             buffered_bytes: 0,
             checkpoint: None,
@@ -177,7 +188,7 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
 
     /// Fetch decisions up to `at_least`; this replica has those up to `decided`.
     pub fn want(&mut self, now: Time, decided: SeqNo, at_least: SeqNo) {
-        self.target = self.target.max(at_least);
+        self.wanted = self.wanted.max(at_least);
         self.on_progress(now, decided);
     }
 
@@ -186,20 +197,12 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
         if decided > self.decided {
             self.decided = decided;
             self.delivered_at = now;
+            // Whatever was in the way is overcome.
+            self.paused_until = None;
+            self.checkpoint = None;
         }
         self.delivered = self.delivered.max(self.decided);
-        let reached = self
-            .checkpoint
-            .as_ref()
-            .is_some_and(|c| c.id.seq <= self.decided);
-        if reached {
-            self.checkpoint = None;
-            self.paused_until = None;
-        }
         self.drop_buffered_history();
-        if !self.is_active() {
-            self.rest();
-        }
         self.run(now);
     }
 
@@ -227,6 +230,7 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
                     return;
                 }
                 let until = now.after(WORD_HOLDS);
+                peer.tip = SeqNo::ZERO;
                 peer.decided = Some((decided, until));
                 peer.cut = Some((oldest.unwrap_or(decided.next()), until));
                 let newest = self
@@ -257,8 +261,9 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
             return;
         }
         let last = first.plus(decisions.len() as u64).prev();
-        if asked.is_none_or(|asked| asked.from == first) {
-            peer.patience.served();
+        match asked {
+            Some(_) => peer.patience.served(),
+            None => peer.patience.late(),
         }
         peer.tip = decided.max(last);
         peer.decided = Some((peer.tip, now.after(WORD_HOLDS)));
@@ -378,163 +383,24 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
             Some(asked) => asked.deadline,
             None => self.again(peer),
         });
-        waits.chain(stuck).min()
-    }
-
-    /// When a peer that was not asked may be asked again.
-    fn again(&self, peer: &Peer) -> Time {
-        let from = self.delivered.next();
-        let until = |word: Option<(SeqNo, Time)>, binding: bool| {
-            word.filter(|_| binding)
-                .map_or(Time::ZERO, |(_, until)| until)
-        };
-        let short = until(
-            peer.decided,
-            peer.decided.is_some_and(|(last, _)| last < from),
-        );
-        let cut = until(peer.cut, peer.cut.is_some_and(|(oldest, _)| oldest > from));
-        let shunned = peer.patience.shunned(Time::ZERO).unwrap_or(Time::ZERO);
-        match short.max(cut).max(shunned) {
-            // It could be asked and was not: others are being asked for all that is wanted.
-            Time::ZERO => Time::NEVER,
-            again => again,
-        }
+        waits.chain(stuck).min().filter(|at| *at < Time::NEVER)
     }
 
     /// Whether decisions are being fetched (or a state is waited for).
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.target > self.decided
+        self.target() > self.decided
     }
 
     /// The decision that is being fetched up to.
     #[must_use]
     pub fn target(&self) -> SeqNo {
-        self.target
+        self.wanted.max(self.extended)
     }
 
     /// What is to be done, in order.
     pub fn drain(&mut self) -> Vec<LogTransferEffect<Proof>> {
         std::mem::take(&mut self.effects)
-    }
-
-    fn rest(&mut self) {
-        self.buffer.clear();
-        self.buffered_bytes = 0;
-        self.paused_until = None;
-        self.checkpoint = None;
-        for peer in &mut self.peers {
-            peer.asked = None;
-            peer.decided = None;
-            peer.cut = None;
-            peer.tip = SeqNo::ZERO;
-        }
-    }
-
-    fn run(&mut self, now: Time) {
-        if !self.is_active() || self.paused_until.is_some() {
-            return;
-        }
-        self.extend_target();
-        while let Some((from, to)) = self.next_gap() {
-            let Some(index) = self.choose(from, now) else {
-                break;
-            };
-            let peer = &mut self.peers[index];
-            peer.asked = Some(Asked {
-                from,
-                to,
-                deadline: peer.patience.deadline(now),
-            });
-            let message = LogTransferMessage::Request { from, to };
-            self.effects.push(LogTransferEffect::Send {
-                to: peer.id,
-                message,
-            });
-        }
-        self.give_up_on_the_log(now);
-    }
-
-    /// While the wanted decisions were fetched, others were made: those are fetched too, until so few
-    /// are left that the ordering protocol gets them by itself. Only peers that have delivered count,
-    /// and only until they stall.
-    fn extend_target(&mut self) {
-        const FEW: u64 = 16;
-        let tip = self
-            .peers
-            .iter()
-            .map(|peer| peer.tip)
-            .max()
-            .unwrap_or_default();
-        if self.delivered >= self.target && tip.since(self.delivered) > FEW {
-            self.target = tip;
-        }
-    }
-
-    /// The first wanted range that is neither here nor asked for.
-    fn next_gap(&self) -> Option<(SeqNo, SeqNo)> {
-        let end = self.target.min(self.delivered.plus(WINDOW_SLOTS));
-        let full = self.buffered_bytes >= BUFFERED_RESPONSES_MAX * self.response_bytes_max / 2;
-        let mut covered: Vec<(SeqNo, SeqNo)> = self
-            .buffer
-            .iter()
-            .map(|(first, got)| (*first, first.plus(got.decisions.len() as u64).prev()))
-            .chain(
-                self.peers
-                    .iter()
-                    .filter_map(|peer| peer.asked.map(|a| (a.from, a.to))),
-            )
-            .collect();
-        covered.sort_unstable();
-        let mut from = self.delivered.next();
-        let mut to = end;
-        for (first, last) in covered {
-            if first > from {
-                to = to.min(first.prev());
-                break;
-            }
-            from = from.max(last.next());
-        }
-        if full && from > self.delivered.next() {
-            return None;
-        }
-        (from <= to).then(|| (from, to.min(from.plus(RANGE_SLOTS - 1))))
-    }
-
-    /// The next peer in turn that may have decisions from `from` on and is not busy.
-    fn choose(&mut self, from: SeqNo, now: Time) -> Option<usize> {
-        let count = self.peers.len();
-        let index = (0..count)
-            .map(|i| (self.next_peer + i) % count)
-            .find(|index| {
-                let peer = &self.peers[*index];
-                peer.asked.is_none() && peer.may_have(from, now)
-            })?;
-        self.next_peer = index + 1;
-        Some(index)
-    }
-
-    fn give_up_on_the_log(&mut self, now: Time) {
-        let from = self.delivered.next();
-        // Less than a third of a Byzantine cluster lies, so this many include a correct one.
-        let enough = self.peers.len() / 3 + 1;
-        let cut = self
-            .peers
-            .iter()
-            .filter(|peer| peer.has_cut(from, now))
-            .count();
-        let hope = self
-            .peers
-            .iter()
-            .any(|peer| peer.asked.is_some_and(|a| a.from == from) || peer.may_have(from, now));
-        if cut >= enough || !hope {
-            let Some(certificate) = self.checkpoint.clone() else {
-                return;
-            };
-            self.paused_until = Some(now.after(STUCK_AFTER));
-            self.effects
-                .push(LogTransferEffect::NeedState { certificate });
-        }
     }
 
     /// Answers a peer's request from `store`: with as many decisions as fit a frame, or that there

@@ -37,8 +37,21 @@ impl Patience {
 
     /// The peer gave something of use.
     pub(super) fn served(&mut self) {
-        self.answer = (self.answer / 2).max(ANSWER_FIRST);
+        self.answer = (self.answer - self.answer / 8).max(ANSWER_FIRST);
         self.shun = SHUN_FIRST;
+    }
+
+    /// The peer gave something of use, too late: it is slow, not silent.
+    pub(super) fn late(&mut self) {
+        self.shunned_until = Time::ZERO;
+        self.shun = SHUN_FIRST;
+    }
+
+    /// Forgets what is over, so that [`Self::shunned`] holds without a moment to compare with.
+    pub(super) fn forget_expired(&mut self, now: Time) {
+        if self.shunned_until <= now {
+            self.shunned_until = Time::ZERO;
+        }
     }
 
     /// The peer did not answer in time: the next answer may take longer.

@@ -49,6 +49,8 @@ struct Plan {
     frontier: Bytes,
     manifest: Manifest,
     chunks: Vec<Option<Bytes>>,
+    /// How many chunks are here.
+    present: usize,
     /// Chunks neither here nor asked for.
     missing: BTreeSet<u32>,
 }
@@ -95,9 +97,9 @@ impl Fetch {
     }
 
     pub(super) fn progress(&self) -> (usize, usize) {
-        self.plan.as_ref().map_or((0, 0), |plan| {
-            (plan.chunks.iter().flatten().count(), plan.chunks.len())
-        })
+        self.plan
+            .as_ref()
+            .map_or((0, 0), |plan| (plan.present, plan.chunks.len()))
     }
 
     pub(super) fn start(&mut self, now: Time, above: SeqNo, out: &mut Out<'_>) {
@@ -117,11 +119,15 @@ impl Fetch {
     }
 
     pub(super) fn on_progress(&mut self, decided: SeqNo) {
-        let seq = self.plan.as_ref().map(|plan| plan.certificate.id.seq);
-        self.above = self.above.max(decided);
-        if seq.is_some_and(|seq| seq <= decided) {
+        // Without a plan, any progress shows that what was in the way is overcome.
+        let seq = match &self.plan {
+            Some(plan) => plan.certificate.id.seq,
+            None => self.above.next(),
+        };
+        if seq <= decided {
             self.cancel();
         }
+        self.above = self.above.max(decided);
     }
 
     pub(super) fn cancel(&mut self) {
@@ -188,7 +194,8 @@ impl Fetch {
         {
             return;
         }
-        if let Some(plan) = &self.plan {
+        let newer = |plan: &Plan| certificate.id.seq > plan.certificate.id.seq && plan.present == 0;
+        if let Some(plan) = self.plan.as_ref().filter(|plan| !newer(plan)) {
             // The same state, whoever voted for it: another source. Its manifest has the same root.
             peer.source |= plan.certificate.id == certificate.id;
         } else {
@@ -201,7 +208,10 @@ impl Fetch {
                 self.blame(now, from, out);
                 return;
             }
-            peer.source = true;
+            self.abandon_plan();
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.source = true;
+            }
             self.plan(certificate, frontier, manifest, out);
         }
         self.ask_for_chunks(now, out);
@@ -230,6 +240,7 @@ impl Fetch {
             certificate,
             frontier,
             manifest,
+            present: chunks.len() - missing.len(),
             chunks,
             missing,
         });
@@ -239,7 +250,7 @@ impl Fetch {
     /// offers again, and what is here is kept for the next plan.
     fn ask_for_chunks(&mut self, now: Time, out: &mut Out<'_>) {
         let Some(plan) = &mut self.plan else { return };
-        if plan.chunks.iter().all(Option::is_some) {
+        if plan.present == plan.chunks.len() {
             self.finish(out);
             return;
         }
@@ -312,6 +323,7 @@ impl Fetch {
         peer.strikes = 0;
         peer.patience.served();
         plan.chunks[index as usize] = Some(bytes);
+        plan.present += 1;
         plan.missing.remove(&index);
         out.counters.chunks_fetched += 1;
         self.ask_for_chunks(now, out);
