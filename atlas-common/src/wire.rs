@@ -10,6 +10,7 @@
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned};
+use std::io::{Read, Write};
 use thiserror::Error;
 
 /// The largest message that can be encoded or decoded, in bytes: 64 MiB.
@@ -64,7 +65,18 @@ pub fn encode_into<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
+    encode_into_writer(value, bytes)
+}
+
+/// Encodes a value piece by piece, for one too large to be in memory a second time as a whole.
+///
+/// # Errors
+/// As [`encode`], and when the writer fails.
+pub fn encode_into_writer<T: Serialize + ?Sized, W: Write>(
+    value: &T,
+    writer: &mut W,
+) -> Result<(), EncodeError> {
+    bincode::serde::encode_into_std_write(value, writer, bincode::config::standard())
         .map(|_written| ())
         .map_err(|error| EncodeError(error.to_string()))
 }
@@ -97,7 +109,9 @@ pub fn decode_borrowed<'de, T: Deserialize<'de>>(
     let result = match bytes.len() {
         0..=0x1000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x1_0000>()),
         0x1001..=0x2_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x10_0000>()),
-        0x2_0001..=0x40_0000 => bincode::serde::borrow_decode_from_slice(bytes, config::<0x200_0000>()),
+        0x2_0001..=0x40_0000 => {
+            bincode::serde::borrow_decode_from_slice(bytes, config::<0x200_0000>())
+        }
         _ => bincode::serde::borrow_decode_from_slice(bytes, config::<0x2000_0000>()),
     };
     let (value, read) = result.map_err(|error| DecodeError::Malformed(error.to_string()))?;
@@ -105,6 +119,37 @@ pub fn decode_borrowed<'de, T: Deserialize<'de>>(
         0 => Ok(value),
         trailing_bytes => Err(DecodeError::Trailing { trailing_bytes }),
     }
+}
+
+/// Decodes a value that fills the next `total_bytes` of `reader` exactly. For bytes whose digest was
+/// checked: there is no other limit, so that a state may be larger than any message.
+///
+/// # Errors
+/// [`DecodeError`] for bytes that are malformed or left over; a reader that fails or ends early counts
+/// as malformed.
+pub fn decode_from_reader<T: DeserializeOwned, R: Read>(
+    reader: R,
+    total_bytes: u64,
+) -> Result<T, DecodeError> {
+    let mut reader = reader.take(total_bytes);
+    // As above, but up to 32 times the input, enough for a sequence of small 128-bit numbers.
+    let result = match total_bytes {
+        0..=0x10_0000 => from_reader::<T, 0x200_0000>(&mut reader),
+        0x10_0001..=0x200_0000 => from_reader::<T, 0x4000_0000>(&mut reader),
+        0x200_0001..=0x4000_0000 => from_reader::<T, 0x8_0000_0000>(&mut reader),
+        _ => from_reader::<T, 0x4_0000_0000_0000>(&mut reader),
+    };
+    let value = result.map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    match usize::try_from(reader.limit()).unwrap_or(usize::MAX) {
+        0 => Ok(value),
+        trailing_bytes => Err(DecodeError::Trailing { trailing_bytes }),
+    }
+}
+
+fn from_reader<T: DeserializeOwned, const N: usize>(
+    reader: &mut impl Read,
+) -> Result<T, bincode::error::DecodeError> {
+    bincode::serde::decode_from_std_read(reader, config::<N>())
 }
 
 #[cfg(test)]
@@ -158,6 +203,19 @@ mod tests {
         fn what_was_encoded_decodes(value: Vec<(u64, Vec<u8>)>) {
             let bytes = encode(&value).unwrap();
             prop_assert_eq!(decode::<Vec<(u64, Vec<u8>)>>(&bytes, usize::MAX), Ok(value));
+        }
+
+        #[test]
+        fn a_stream_reads_as_a_slice_does(value: Vec<(u128, Vec<u8>)>, cut in 0u64..3) {
+            let mut bytes = Vec::new();
+            encode_into_writer(&value, &mut bytes).unwrap();
+            let total_bytes = bytes.len() as u64;
+            prop_assert_eq!(decode_from_reader(&bytes[..], total_bytes), Ok(value));
+            bytes.push(0);
+            let short = decode_from_reader::<Vec<(u128, Vec<u8>)>, _>(&bytes[..], total_bytes - cut.min(total_bytes));
+            prop_assert_eq!(short.is_ok(), cut == 0);
+            let long = decode_from_reader::<Vec<(u128, Vec<u8>)>, _>(&bytes[..], total_bytes + 1);
+            prop_assert_eq!(long, Err(DecodeError::Trailing { trailing_bytes: 1 }));
         }
 
         #[test]

@@ -1,0 +1,94 @@
+//! What a user writes: the data of an application, its state, and how requests change it.
+
+use crate::context::ExecutionContext;
+use atlas_common::wire::{self, DecodeError, EncodeError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What an application and its clients say to each other, and how it is encoded.
+///
+/// The provided encoding is serde with the project's codec; overriding the four functions replaces
+/// it. They must give the same result everywhere: replies of different replicas are compared as
+/// bytes.
+///
+/// Requests come from clients that may be hostile. Types of the standard library and `bytes` decode
+/// within bounds; those of `imbl` (and others that reserve what a length field says) do not, and
+/// belong in the state only.
+pub trait ApplicationData: Send + Sync + 'static {
+    /// What a client asks.
+    type Request: Serialize + DeserializeOwned + Send + 'static;
+    /// What it is answered.
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+
+    /// Encodes a request behind what `bytes` already holds.
+    ///
+    /// # Errors
+    /// When serde refuses the value.
+    fn encode_request(request: &Self::Request, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        wire::encode_into(request, bytes)
+    }
+
+    /// Decodes a request of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are no request.
+    fn decode_request(bytes: &[u8], limit_bytes: usize) -> Result<Self::Request, DecodeError> {
+        wire::decode(bytes, limit_bytes)
+    }
+
+    /// Encodes a reply behind what `bytes` already holds.
+    ///
+    /// # Errors
+    /// When serde refuses the value.
+    fn encode_reply(reply: &Self::Reply, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        wire::encode_into(reply, bytes)
+    }
+
+    /// Decodes a reply of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are no reply.
+    fn decode_reply(bytes: &[u8], limit_bytes: usize) -> Result<Self::Reply, DecodeError> {
+        wire::decode(bytes, limit_bytes)
+    }
+}
+
+/// A state that is checkpointed and transferred as one piece. Every type that fits is one.
+///
+/// - Its encoding must follow from its value alone, since replicas compare digests of it: use ordered
+///   maps and sets, never `HashMap`.
+/// - It is cloned at every checkpoint on the thread that executes, so `Clone` should be cheap. A
+///   persistent map ([`map::OrdMap`](crate::map::OrdMap)) clones in constant time however large it
+///   is, and shares what does not change; a plain `BTreeMap` does for small states.
+pub trait MonolithicState: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> MonolithicState for T {}
+
+/// A deterministic application: every replica runs the same requests in the same order on its own
+/// copy of the state, and must come to the same state and replies.
+///
+/// So nothing but the arguments may decide what [`Application::update`] does: no clock (see
+/// [`ExecutionContext::time`]), no random numbers but [`ExecutionContext::random`], no order of a
+/// `HashMap`, no file or socket, no state kept in `self`.
+///
+/// A panic is caught and answered as "application failed". What the operation had written before it
+/// panicked stays, on every replica alike. (Running out of memory or stack still ends the process.)
+pub trait Application: ApplicationData {
+    /// What is replicated.
+    type State: MonolithicState;
+
+    /// The state before the first request; the same on every replica.
+    fn initial_state(&self) -> Self::State;
+
+    /// Carries out a request in its place in the total order.
+    fn update(
+        &self,
+        state: &mut Self::State,
+        request: Self::Request,
+        cx: &mut ExecutionContext,
+    ) -> Self::Reply;
+
+    /// Answers a request that was not ordered, from the state as it is. A request that would change
+    /// the state must be answered by a reply that says so.
+    fn read(&self, state: &Self::State, request: Self::Request) -> Self::Reply;
+}

@@ -1,0 +1,411 @@
+//! The executor: applies decisions to a state, exactly once, in order. Pure: no thread, no clock.
+
+use crate::application::Application;
+use crate::context::ExecutionContext;
+use crate::execute::{Applied, Execute, ExecutionCounters, InstallError};
+use crate::snapshot::{
+    ChunkReader, ChunkWriter, Content, ContentRef, FORMAT, Snapshot, SnapshotError,
+};
+use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId, wire};
+use atlas_core::{CheckpointId, Limits};
+use atlas_smr_core::bundle::RequestBundle;
+use atlas_smr_core::client_message::{OperationResult, Reply};
+use atlas_smr_core::core::Decision;
+use atlas_smr_core::manifest::Manifest;
+use atlas_smr_core::session::{Admission, SessionTable, SessionUpdate};
+use bytes::Bytes;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What all executors of a cluster share.
+#[derive(Clone, Debug)]
+pub struct ExecutorConfig {
+    /// The cluster.
+    pub genesis: Digest,
+    /// The epoch whose decisions are executed.
+    pub epoch: Epoch,
+    /// The cluster's limits.
+    pub limits: Limits,
+}
+
+/// Executes decisions on an application's state.
+///
+/// Everything it does follows from the decisions alone, in their order: two executors that were given
+/// the same ones have equal sessions, states and digests, and gave equal replies.
+pub struct Executor<A: Application> {
+    application: A,
+    config: ExecutorConfig,
+    state: A::State,
+    sessions: SessionTable,
+    executed: SeqNo,
+    time: AgreedTime,
+    counters: ExecutionCounters,
+    /// Where replies are encoded, so that each costs one allocation of its own size.
+    scratch: Vec<u8>,
+    #[cfg(feature = "seeded-bugs")]
+    loses_sessions: bool,
+}
+
+impl<A: Application> Executor<A> {
+    /// An executor before the first decision.
+    #[must_use]
+    pub fn new(application: A, config: ExecutorConfig) -> Self {
+        let limits = &config.limits;
+        Self {
+            state: application.initial_state(),
+            sessions: SessionTable::new(limits.sessions_max, limits.session_replies_max),
+            application,
+            config,
+            executed: SeqNo::ZERO,
+            time: AgreedTime::default(),
+            counters: ExecutionCounters::default(),
+            scratch: Vec::new(),
+            #[cfg(feature = "seeded-bugs")]
+            loses_sessions: false,
+        }
+    }
+
+    /// The application's state.
+    #[must_use]
+    pub fn state(&self) -> &A::State {
+        &self.state
+    }
+
+    /// Plants a fault: a checkpoint is installed without its session table.
+    #[cfg(feature = "seeded-bugs")]
+    pub fn seed_lost_sessions(&mut self) {
+        self.loses_sessions = true;
+    }
+
+    fn content(&self) -> ContentRef<'_, A::State> {
+        ContentRef {
+            format: FORMAT,
+            seq: self.executed,
+            time: self.time,
+            sessions: &self.sessions,
+            state: &self.state,
+        }
+    }
+
+    fn bundle(&mut self, bundle: &RequestBundle, cx: &mut ExecutionContext, out: &mut Applied) {
+        let (client, session) = (bundle.client(), bundle.session());
+        match self.sessions.admit(bundle, cx.seq()) {
+            Admission::Opened { session, closed } => {
+                out.sessions.extend(closed.map(SessionUpdate::Closed));
+                self.moved(session, out);
+                out.replies.push((client, Reply::Opened(session)));
+            }
+            Admission::Run { from } => {
+                self.run(bundle, from, cx, out);
+                self.moved(session, out);
+                self.answer(client, session, bundle.first(), bundle.last(), out);
+            }
+            Admission::Gap => self.counters.gaps += 1,
+            Admission::Expired => {
+                self.counters.expired += 1;
+                out.replies.push((client, Reply::SessionExpired(session)));
+            }
+            Admission::NotTheirs => self.counters.invalid_bundles += 1,
+        }
+    }
+
+    fn run(
+        &mut self,
+        bundle: &RequestBundle,
+        from: OpNumber,
+        cx: &mut ExecutionContext,
+        out: &mut Applied,
+    ) {
+        for (number, request) in bundle.numbered() {
+            if number < from {
+                self.counters.duplicates += 1;
+                continue;
+            }
+            cx.turn_to(
+                out.operations as u64,
+                bundle.client(),
+                bundle.session(),
+                number,
+            );
+            let result = self.operation(request, cx);
+            self.sessions.record(bundle.session(), result);
+            out.operations += 1;
+        }
+    }
+
+    fn operation(&mut self, request: &[u8], cx: &mut ExecutionContext) -> OperationResult {
+        let limit = self.config.limits.operation_bytes_max;
+        let (application, state) = (&self.application, &mut self.state);
+        let update = |request| application.update(state, request, cx);
+        let result = run_one::<A>(request, limit, &mut self.scratch, update);
+        self.counters.operations += 1;
+        match &result {
+            OperationResult::Ok(_) => {}
+            OperationResult::InvalidRequest => self.counters.invalid_requests += 1,
+            OperationResult::ApplicationFailed => self.counters.application_failures += 1,
+            OperationResult::ReplyTooLarge => self.counters.replies_too_large += 1,
+        }
+        result
+    }
+
+    fn moved(&self, session: SessionId, out: &mut Applied) {
+        if let Some(last) = self.sessions.last(session) {
+            out.sessions.push(SessionUpdate::Open { session, last });
+        }
+    }
+
+    fn answer(
+        &self,
+        client: ClientId,
+        session: SessionId,
+        first: OpNumber,
+        last: OpNumber,
+        out: &mut Applied,
+    ) {
+        let replies = self.kept_replies(session, first, last);
+        out.replies
+            .extend(replies.into_iter().map(|reply| (client, reply)));
+    }
+
+    /// What is kept of these operations' results, in as few replies as fit a frame each.
+    fn kept_replies(&self, session: SessionId, first: OpNumber, last: OpNumber) -> Vec<Reply> {
+        let Some((first, results)) = self.sessions.cached(session, first, last) else {
+            return Vec::new();
+        };
+        // A frame has room for a batch, and an operation's reply is never larger than that.
+        split(results, self.config.limits.batch_bytes_max)
+            .into_iter()
+            .scan(first, |next, results| {
+                let first = *next;
+                *next = next.plus(results.len() as u64);
+                Some(Reply::Results {
+                    session,
+                    first,
+                    results,
+                })
+            })
+            .collect()
+    }
+
+    fn read_content(
+        manifest: &Manifest,
+        chunks: &[Bytes],
+    ) -> Result<Content<A::State>, InstallError> {
+        let decode = || wire::decode_from_reader(ChunkReader::new(chunks), manifest.total_bytes);
+        let content: Content<A::State> =
+            catch_unwind(decode).map_err(|_panic| InstallError::Panicked)??;
+        if content.format == FORMAT {
+            Ok(content)
+        } else {
+            Err(InstallError::Format {
+                found: content.format,
+                expected: FORMAT,
+            })
+        }
+    }
+}
+
+impl<A: Application> Execute for Executor<A> {
+    fn apply(&mut self, decision: &Decision) -> Applied {
+        let Decision {
+            seq,
+            batch,
+            bundles,
+        } = decision;
+        let mut out = Applied {
+            last_given: self.sessions.last_given(),
+            ..Applied::default()
+        };
+        if *seq <= self.executed {
+            return out;
+        }
+        assert_eq!(*seq, self.executed.next(), "decisions come without gaps");
+        self.time = self.time.max(batch.time());
+        let genesis = self.config.genesis;
+        let mut cx = ExecutionContext::of_decision(*seq, self.time, &genesis, &batch.digest());
+        if let Some(bundles) = bundles {
+            for bundle in bundles.iter() {
+                self.bundle(bundle, &mut cx, &mut out);
+            }
+        } else {
+            for raw in batch.bundles() {
+                match RequestBundle::decode(raw.clone(), &genesis, &self.config.limits) {
+                    Ok(bundle) => self.bundle(&bundle, &mut cx, &mut out),
+                    Err(_) => self.counters.invalid_bundles += 1,
+                }
+            }
+        }
+        self.executed = *seq;
+        self.counters.decisions += 1;
+        out.last_given = self.sessions.last_given();
+        if seq.0.is_multiple_of(self.config.limits.checkpoint_interval) {
+            self.counters.snapshots += 1;
+            out.snapshot = Some(self.snapshot());
+        }
+        out
+    }
+
+    fn install(
+        &mut self,
+        id: &CheckpointId,
+        manifest: &Manifest,
+        chunks: &[Bytes],
+    ) -> Result<(), InstallError> {
+        let (offered, executed) = (id.seq, self.executed);
+        if offered < executed {
+            return Err(InstallError::Old { offered, executed });
+        }
+        verify(id, manifest, chunks)?;
+        let content = Self::read_content(manifest, chunks)?;
+        if content.seq != id.seq {
+            return Err(InstallError::Seq {
+                found: content.seq,
+                certified: id.seq,
+            });
+        }
+        self.state = content.state;
+        self.sessions = content.sessions;
+        self.executed = content.seq;
+        self.time = content.time;
+        self.counters.installed += 1;
+        #[cfg(feature = "seeded-bugs")]
+        if self.loses_sessions {
+            let limits = &self.config.limits;
+            self.sessions = SessionTable::new(limits.sessions_max, limits.session_replies_max);
+        }
+        Ok(())
+    }
+
+    fn read(&self, operation: &[u8]) -> OperationResult {
+        let limit = self.config.limits.operation_bytes_max;
+        let read = |request| self.application.read(&self.state, request);
+        run_one::<A>(operation, limit, &mut Vec::new(), read)
+    }
+
+    fn retransmit(
+        &self,
+        client: ClientId,
+        session: SessionId,
+        first: OpNumber,
+        last: OpNumber,
+    ) -> Vec<Reply> {
+        match self.sessions.client(session) {
+            Some(owner) if owner == client => self.kept_replies(session, first, last),
+            Some(_) => Vec::new(),
+            None if session <= self.sessions.last_given() => vec![Reply::SessionExpired(session)],
+            // Not open yet, as far as this replica knows.
+            None => Vec::new(),
+        }
+    }
+
+    fn executed(&self) -> SeqNo {
+        self.executed
+    }
+
+    fn time(&self) -> AgreedTime {
+        self.time
+    }
+
+    fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::new(
+            self.config.epoch,
+            self.executed,
+            self.time,
+            self.sessions.clone(),
+            self.state.clone(),
+        )
+    }
+
+    fn state_digest(&self) -> Result<Digest, SnapshotError> {
+        let mut writer = ChunkWriter::hashing(self.config.limits.chunk_bytes);
+        wire::encode_into_writer(&self.content(), &mut writer)?;
+        Ok(writer.finish()?.0.root())
+    }
+
+    fn counters(&self) -> ExecutionCounters {
+        self.counters
+    }
+}
+
+impl<A: Application> fmt::Debug for Executor<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("executed", &self.executed)
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decodes a request, carries it out, encodes the reply. Whatever the application does becomes a
+/// result, the same on every replica.
+///
+/// Unwinding past the state is as safe as [`Application`] says: what was written stays.
+fn run_one<A: Application>(
+    request: &[u8],
+    limit_bytes: usize,
+    scratch: &mut Vec<u8>,
+    carry_out: impl FnOnce(A::Request) -> A::Reply,
+) -> OperationResult {
+    scratch.clear();
+    let run = AssertUnwindSafe(|| {
+        let Ok(request) = A::decode_request(request, limit_bytes) else {
+            return OperationResult::InvalidRequest;
+        };
+        let reply = carry_out(request);
+        match A::encode_reply(&reply, scratch) {
+            Ok(()) if scratch.len() > limit_bytes => OperationResult::ReplyTooLarge,
+            Ok(()) => OperationResult::Ok(Bytes::copy_from_slice(scratch)),
+            Err(_) => OperationResult::ApplicationFailed,
+        }
+    });
+    let result = catch_unwind(run).unwrap_or(OperationResult::ApplicationFailed);
+    if scratch.capacity() > limit_bytes {
+        *scratch = Vec::new();
+    }
+    result
+}
+
+/// Checks that these chunks are what `id` certifies.
+fn verify(id: &CheckpointId, manifest: &Manifest, chunks: &[Bytes]) -> Result<(), InstallError> {
+    let (found, certified) = (manifest.root(), id.state);
+    if found != certified {
+        return Err(InstallError::Root { found, certified });
+    }
+    manifest.check()?;
+    let (found, expected) = (chunks.len(), manifest.chunks.len());
+    if found != expected {
+        return Err(InstallError::Count { found, expected });
+    }
+    for (index, chunk) in (0..).zip(chunks) {
+        manifest.verify_chunk(index, chunk)?;
+    }
+    Ok(())
+}
+
+/// Cuts results into runs of at most `limit_bytes`, of one result at least.
+fn split(results: Vec<OperationResult>, limit_bytes: usize) -> Vec<Vec<OperationResult>> {
+    /// What a result adds to its bytes, at most.
+    const OVERHEAD: usize = 16;
+    let size = |result: &OperationResult| match result {
+        OperationResult::Ok(bytes) => bytes.len() + OVERHEAD,
+        _ => OVERHEAD,
+    };
+    if results.iter().map(size).sum::<usize>() <= limit_bytes {
+        return vec![results];
+    }
+    let (mut runs, mut run, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for result in results {
+        if !run.is_empty() && bytes + size(&result) > limit_bytes {
+            runs.push(std::mem::take(&mut run));
+            bytes = 0;
+        }
+        bytes += size(&result);
+        run.push(result);
+    }
+    runs.push(run);
+    runs
+}
