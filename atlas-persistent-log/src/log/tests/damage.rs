@@ -91,7 +91,44 @@ fn sectors_of_an_unfinished_group_in_any_order_are_torn_not_damaged() {
         append(&mut log, lost as u64 + 1..=lost as u64 + 1).unwrap();
         let (_, found) = open(&disk).unwrap();
         assert_eq!(check(&found), (1, lost as u64 + 1));
+        assert_eq!(found.torn, None, "what was cut off is gone");
     }
+}
+
+#[test]
+fn frames_and_segments_of_another_history_do_not_fit() {
+    // Two disks that draw the same salts, with logs that differ in one record only.
+    let history = |odd: u64| {
+        let disk = SimStorage::new();
+        let (mut log, _) = open(&disk).unwrap();
+        for n in 1..=20 {
+            let content = if n == odd { 1 } else { 0 };
+            log.append(Lsn(n), &[content; 60]).unwrap();
+            log.commit().unwrap();
+        }
+        disk
+    };
+    let (one, other) = (history(3), history(4));
+    let names = one.list().unwrap();
+    assert_eq!(names, other.list().unwrap());
+    assert!(names.len() > 2);
+    let (a, b) = (
+        one.live_bytes(FIRST).unwrap(),
+        other.live_bytes(FIRST).unwrap(),
+    );
+    let end = HEADER_BYTES + 4 * (HEAD_BYTES + 60);
+    let mut spliced = a;
+    spliced[end..].copy_from_slice(&b[end..]);
+    match open(&put(&one, FIRST, &spliced)) {
+        Err(LogError::Damaged { lsn, damage, .. }) => {
+            assert_eq!((lsn, damage), (Lsn(5), Damage::Sequence));
+        }
+        result => panic!("{result:?}"),
+    }
+    assert!(matches!(
+        open(&put(&one, FIRST, &b)),
+        Err(LogError::Damaged { .. })
+    ));
 }
 
 /// Several segments, with a removed front, a recycled file, and small groups.
