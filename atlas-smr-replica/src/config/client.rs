@@ -67,6 +67,29 @@ impl ClientConfig {
             key,
         })
     }
+
+    /// The configuration of a client that a program made, without files.
+    ///
+    /// # Errors
+    /// When the cluster lists its clients and this one is not there, or not with this key.
+    pub fn in_memory(
+        cluster: ClusterConfig,
+        name: impl Into<String>,
+        key: KeyPair,
+    ) -> Result<Self, ConfigError> {
+        let source = Source::in_memory();
+        let file = ClientFile {
+            name: name.into(),
+            cluster_file: PathBuf::new(),
+            key_file: PathBuf::from("key"),
+        };
+        check_admitted(&source, &file, &cluster, &key, &source)?;
+        Ok(Self {
+            name: file.name,
+            cluster,
+            key,
+        })
+    }
 }
 
 fn check_admitted(

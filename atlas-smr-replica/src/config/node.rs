@@ -81,11 +81,11 @@ const DESCRIPTIONS: &Descriptions = &[
 
 const ADMIN_EXPECTED: &str = "an IP address and a port, such as `127.0.0.1:9100`";
 
-/// One replica's configuration. One that exists has passed every check.
+/// One replica's configuration. One that exists has passed every check. A program may change the
+/// settings that follow the key.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// The file it came from.
-    pub file: PathBuf,
+    source: Source,
     /// Which member of the cluster this is.
     pub id: NodeId,
     /// What it shares with the other nodes.
@@ -136,7 +136,6 @@ impl NodeConfig {
         )?;
         check_range(&source, "clients_max", file.clients_max, CLIENTS)?;
         Ok(Self {
-            file: source.file().to_owned(),
             id: member.id,
             key,
             data_dir: data_dir(&source, &file)?,
@@ -147,8 +146,63 @@ impl NodeConfig {
             log_segment_bytes: file.log_segment_bytes,
             clients_max: file.clients_max,
             cluster,
+            source,
         })
     }
+
+    /// The configuration of a replica that a program made, without files; the settings are the
+    /// defaults.
+    ///
+    /// # Errors
+    /// When the key is not that of member `id`.
+    pub fn in_memory(
+        cluster: ClusterConfig,
+        id: NodeId,
+        key: KeyPair,
+        data_dir: impl Into<PathBuf>,
+    ) -> Result<Self, ConfigError> {
+        let source = Source::in_memory();
+        let Some(member) = cluster.member(id) else {
+            let expected = format!("a number from 0 to {}", cluster.members().len() - 1);
+            return Err(source.wrong("id", id.0, expected));
+        };
+        if member.key != key.public_key() {
+            let found = format!("a private key whose public half is {}", key.public_key());
+            let expected = format!("the key of member {}, {}", id.0, member.key);
+            return Err(source.wrong("key", found, expected));
+        }
+        Ok(Self {
+            id,
+            key,
+            data_dir: data_dir.into(),
+            listen: member.address.clone(),
+            admin_listen: None,
+            durability: Durability::default(),
+            worker_threads: cores(),
+            log_segment_bytes: log_segment_bytes(),
+            clients_max: clients_max(),
+            cluster,
+            source,
+        })
+    }
+
+    /// The node file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.source.file()
+    }
+
+    /// An error about a value of the node file that turned out wrong only when it was used, such as
+    /// a port that is busy.
+    #[must_use]
+    pub fn wrong(&self, key: &str, found: &str, expected: &str) -> ConfigError {
+        self.source.wrong(key, found, expected)
+    }
+}
+
+fn cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    cores.min(*WORKERS.end())
 }
 
 fn member<'a>(
@@ -229,10 +283,7 @@ fn admin_listen(source: &Source, file: &NodeFile) -> Result<Option<SocketAddr>, 
 }
 
 fn worker_threads(source: &Source, file: &NodeFile) -> Result<usize, ConfigError> {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = file
-        .worker_threads
-        .unwrap_or_else(|| cores().min(*WORKERS.end()));
+    let threads = file.worker_threads.unwrap_or_else(cores);
     check_range(source, "worker_threads", threads, WORKERS)?;
     Ok(threads)
 }
