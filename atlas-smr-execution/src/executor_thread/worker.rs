@@ -1,0 +1,257 @@
+//! The loop of the executing thread.
+
+use super::encoder::Encoder;
+use super::{ExecutionFailure, ExecutionSink, ExecutionStats, Ordered, Unordered};
+use crate::execute::{Applied, Execute, Progress};
+use atlas_common::{ClientId, SeqNo};
+use atlas_smr_core::client_message::{ReadRequest, Reply};
+use atlas_smr_core::core::Decision;
+use crossbeam_channel::{Receiver, select};
+use parking_lot::Mutex;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Operations after which replies are handed over although more decisions wait: enough to fill a
+/// socket write, little enough not to hold up the first of them.
+const GROUP_OPERATIONS: usize = 256;
+/// Reads taken in one go.
+const GROUP_READS: usize = 256;
+
+pub(super) struct Worker {
+    executor: Box<dyn Execute>,
+    sink: Arc<dyn ExecutionSink>,
+    encoder: Encoder,
+    stats: Arc<Mutex<ExecutionStats>>,
+    /// Reads by the decision they wait for.
+    waiting: BTreeMap<SeqNo, Vec<(ClientId, ReadRequest)>>,
+    waiting_count: usize,
+    waiting_max: usize,
+    group: Group,
+}
+
+/// What was done and not yet handed over.
+#[derive(Default)]
+struct Group {
+    replies: Vec<(ClientId, Reply)>,
+    progress: Option<Progress>,
+    operations: usize,
+    reads: u64,
+    refused: u64,
+}
+
+impl Worker {
+    pub(super) fn new(
+        executor: Box<dyn Execute>,
+        sink: Arc<dyn ExecutionSink>,
+        encoder: Encoder,
+        stats: Arc<Mutex<ExecutionStats>>,
+        waiting_max: usize,
+    ) -> Self {
+        Self {
+            executor,
+            sink,
+            encoder,
+            stats,
+            waiting: BTreeMap::new(),
+            waiting_count: 0,
+            waiting_max,
+            group: Group::default(),
+        }
+    }
+
+    /// Runs until it is stopped. A panic is reported.
+    pub(super) fn run_caught(mut self, ordered: &Receiver<Ordered>, reads: &Receiver<Unordered>) {
+        let run = AssertUnwindSafe(|| self.run(ordered, reads));
+        if let Err(panic) = catch_unwind(run) {
+            let failure = ExecutionFailure::Panicked(text(&*panic));
+            self.sink.failed(failure);
+        }
+    }
+
+    fn run(&mut self, ordered: &Receiver<Ordered>, reads: &Receiver<Unordered>) {
+        loop {
+            let flow = select! {
+                recv(ordered) -> order => order.map_or(ControlFlow::Break(()), |o| self.order(o)),
+                recv(reads) -> read => {
+                    // Both lanes are closed together, with the last handle.
+                    if let Ok(read) = read {
+                        self.unordered(read);
+                    }
+                    ControlFlow::Continue(())
+                }
+            };
+            let flow = match flow {
+                ControlFlow::Continue(()) => self.drain(ordered, reads),
+                end => end,
+            };
+            self.hand_over();
+            if flow.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what else waits, up to a group of it.
+    fn drain(
+        &mut self,
+        ordered: &Receiver<Ordered>,
+        reads: &Receiver<Unordered>,
+    ) -> ControlFlow<()> {
+        while self.group.operations < GROUP_OPERATIONS
+            && let Ok(order) = ordered.try_recv()
+        {
+            self.order(order)?;
+        }
+        for read in reads.try_iter().take(GROUP_READS) {
+            self.unordered(read);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn order(&mut self, order: Ordered) -> ControlFlow<()> {
+        match order {
+            Ordered::Decision(decision) => self.apply(&decision),
+            Ordered::Decisions(decisions) => {
+                for decision in &decisions {
+                    self.apply(decision);
+                    if self.group.operations >= GROUP_OPERATIONS {
+                        self.hand_over();
+                    }
+                }
+            }
+            Ordered::Install {
+                id,
+                manifest,
+                chunks,
+            } => {
+                // What was executed before is told before.
+                self.hand_over();
+                let outcome = self.executor.install(&id, &manifest, &chunks);
+                if outcome.is_ok() {
+                    self.stats.lock().checkpoint = Some(id);
+                    self.serve_waiting();
+                    self.hand_over();
+                }
+                let outcome = outcome.map(|()| self.executor.progress());
+                self.sink.installed(id, outcome);
+            }
+            Ordered::Stop => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn apply(&mut self, decision: &Decision) {
+        let Applied {
+            replies,
+            sessions,
+            last_given,
+            operations,
+            snapshot,
+        } = self.executor.apply(decision);
+        if let Some(snapshot) = snapshot {
+            self.encoder.checkpoint(snapshot);
+        }
+        let group = &mut self.group;
+        group.operations += operations;
+        if group.replies.is_empty() {
+            group.replies = replies;
+        } else {
+            group.replies.extend(replies);
+        }
+        let progress = group.progress.get_or_insert_default();
+        progress.seq = self.executor.executed();
+        progress.last_given = last_given;
+        progress.sessions.extend(sessions);
+        self.serve_waiting();
+    }
+
+    fn unordered(&mut self, order: Unordered) {
+        match order {
+            Unordered::Read {
+                client,
+                read,
+                after,
+            } if after <= self.executor.executed() => self.read(client, &read),
+            Unordered::Read {
+                client,
+                read,
+                after,
+            } => self.wait(client, read, after),
+            Unordered::Retransmit {
+                client,
+                session,
+                first,
+                last,
+            } => {
+                let replies = self.executor.retransmit(client, session, first, last);
+                let replies = replies.into_iter().map(|reply| (client, reply));
+                self.group.replies.extend(replies);
+            }
+            Unordered::Digest(answer) => self.encoder.digest(self.executor.snapshot(), answer),
+        }
+    }
+
+    fn wait(&mut self, client: ClientId, read: ReadRequest, after: SeqNo) {
+        if self.waiting_count >= self.waiting_max {
+            self.group.refused += 1;
+            let refused = Reply::ReadRefused(read.id);
+            self.group.replies.push((client, refused));
+            return;
+        }
+        self.waiting_count += 1;
+        self.waiting
+            .entry(after)
+            .or_default()
+            .push((client, read));
+    }
+
+    fn serve_waiting(&mut self) {
+        while let Some(entry) = self.waiting.first_entry()
+            && *entry.key() <= self.executor.executed()
+        {
+            for (client, read) in entry.remove() {
+                self.waiting_count -= 1;
+                self.read(client, &read);
+            }
+        }
+    }
+
+    fn read(&mut self, client: ClientId, read: &ReadRequest) {
+        let result = self.executor.read(&read.operation);
+        self.group.reads += 1;
+        let reply = Reply::Read {
+            id: read.id,
+            result,
+            at: self.executor.executed(),
+        };
+        self.group.replies.push((client, reply));
+    }
+
+    /// Tells the sink what was done: replies first, since somebody waits for them.
+    fn hand_over(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        if !group.replies.is_empty() {
+            self.sink.replies(group.replies);
+        }
+        {
+            let mut stats = self.stats.lock();
+            stats.executed = self.executor.executed();
+            stats.sessions = self.executor.sessions().len();
+            stats.counters = self.executor.counters();
+            stats.reads += group.reads;
+            stats.refused += group.refused;
+        }
+        if let Some(progress) = group.progress {
+            self.sink.executed(progress);
+        }
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
