@@ -163,3 +163,89 @@ impl<Proof: Clone + Serialize> DecisionStore<Proof> {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_common::AgreedTime;
+    use bytes::Bytes;
+
+    fn batch(n: u64, size: usize) -> Batch {
+        let bundle = Bytes::from(vec![n as u8; size]);
+        Batch::new(AgreedTime::from_unix_millis(n), &[bundle])
+    }
+
+    fn store(bytes_max: usize, count: u64) -> DecisionStore<u64> {
+        let mut store = DecisionStore::new(bytes_max);
+        for n in 1..=count {
+            store.push(SeqNo(n), batch(n, 100), n);
+        }
+        store
+    }
+
+    #[test]
+    fn the_oldest_go_first_when_bytes_run_out() {
+        let store = store(2500, 100);
+        assert!(store.bytes() <= 2500 && store.len() >= 5, "{}", store.len());
+        assert_eq!(store.newest(), Some(SeqNo(100)));
+        let oldest = store.oldest().unwrap();
+        assert_eq!(oldest, SeqNo(101 - store.len() as u64));
+        assert_eq!(store.get(oldest).unwrap().1, &oldest.0);
+        assert_eq!(store.get(oldest.prev()), None);
+        assert_eq!(store.body(&batch(oldest.0 - 1, 100).digest()), None);
+        let mut one = DecisionStore::new(10);
+        one.push(SeqNo(1), batch(1, 100), ());
+        assert_eq!(one.len(), 1, "the newest is kept whatever its size");
+    }
+
+    #[test]
+    fn ranges_are_contiguous_and_bounded() {
+        let store = store(usize::MAX, 50);
+        let seqs = |from, to, bytes| -> Vec<u64> {
+            let range = store.range(SeqNo(from), SeqNo(to), bytes);
+            range.into_iter().map(|(_, proof)| proof).collect()
+        };
+        assert_eq!(seqs(3, 6, usize::MAX), [3, 4, 5, 6]);
+        assert_eq!(seqs(49, 500, usize::MAX), [49, 50]);
+        assert_eq!(seqs(7, 50, 1), [7], "one at least");
+        assert_eq!(seqs(7, 50, 1000).len(), 2);
+        assert!(seqs(51, 60, usize::MAX).is_empty() && seqs(0, 5, usize::MAX).is_empty());
+        assert!(seqs(9, 8, usize::MAX).is_empty());
+        assert_eq!(seqs(1, u64::MAX, usize::MAX).len(), 50);
+    }
+
+    #[test]
+    fn row_15_a_decision_known_already_is_ignored() {
+        let mut store = store(usize::MAX, 5);
+        store.push(SeqNo(3), batch(9, 1), 9);
+        assert_eq!(store.get(SeqNo(3)).unwrap().1, &3);
+        assert_eq!(store.len(), 5);
+    }
+
+    #[test]
+    fn a_gap_takes_the_place_of_what_came_before() {
+        let mut store = store(usize::MAX, 5);
+        store.push(SeqNo(90), batch(90, 1), 90);
+        assert_eq!((store.oldest(), store.len()), (Some(SeqNo(90)), 1));
+        assert_eq!(store.body(&batch(3, 100).digest()), None);
+        let bytes = store.bytes();
+        store.push(SeqNo(91), batch(91, 1), 91);
+        assert_eq!(store.bytes(), 2 * bytes);
+    }
+
+    #[test]
+    fn pruning_keeps_equal_batches_of_later_slots_to_be_found() {
+        let mut store = DecisionStore::new(usize::MAX);
+        for n in 1..=4 {
+            store.push(SeqNo(n), Batch::null(), n);
+        }
+        store.prune_below(SeqNo(4));
+        assert_eq!(store.oldest(), Some(SeqNo(4)));
+        assert_eq!(store.body(&Batch::null().digest()), Some(Batch::null()));
+        store.prune_below(SeqNo(9));
+        assert!(store.is_empty() && store.bytes() == 0);
+        assert_eq!(store.body(&Batch::null().digest()), None);
+        store.push(SeqNo(5), Batch::null(), 5);
+        assert_eq!(store.newest(), Some(SeqNo(5)));
+    }
+}

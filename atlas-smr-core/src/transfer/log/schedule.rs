@@ -5,6 +5,7 @@ use super::{
     RANGE_SLOTS, STUCK_AFTER, WINDOW_SLOTS,
 };
 use atlas_common::{SeqNo, Time};
+use atlas_core::CheckpointCertificate;
 use serde::Serialize;
 
 impl<Proof: Clone + Serialize> LogTransfer<Proof> {
@@ -132,6 +133,9 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
     }
 
     fn give_up_on_the_log(&mut self, now: Time) {
+        if self.delivered >= self.target() {
+            return;
+        }
         let from = self.delivered.next();
         // Less than a third of a Byzantine cluster lies: more than half include a correct replica.
         let enough = self.peers.len() / 2 + 1;
@@ -145,7 +149,8 @@ impl<Proof: Clone + Serialize> LogTransfer<Proof> {
             .iter()
             .any(|peer| peer.asked.is_some_and(|a| a.from == from) || peer.may_have(from, now));
         if cut >= enough || !hope {
-            let Some(certificate) = self.checkpoint.clone() else {
+            let newer = |c: &CheckpointCertificate| c.id.seq > self.delivered;
+            let Some(certificate) = self.checkpoint.clone().filter(newer) else {
                 return;
             };
             self.paused_until = Some(now.after(STUCK_AFTER));

@@ -246,16 +246,21 @@ impl Fetch {
         });
     }
 
+    /// Chunks that were asked for and are not here.
+    pub(super) fn in_flight(&self) -> usize {
+        self.peers.values().map(|peer| peer.asked.len()).sum()
+    }
+
     /// Spreads the missing chunks over the sources. When no source is left, the peers are asked for
     /// offers again, and what is here is kept for the next plan.
     fn ask_for_chunks(&mut self, now: Time, out: &mut Out<'_>) {
+        let mut in_flight = self.in_flight();
         let Some(plan) = &mut self.plan else { return };
         if plan.present == plan.chunks.len() {
             self.finish(out);
             return;
         }
         let seq = plan.certificate.id.seq;
-        let mut in_flight: usize = self.peers.values().map(|peer| peer.asked.len()).sum();
         while in_flight < CHUNKS_IN_FLIGHT_MAX {
             // The least busy source first; of equals, the lowest number.
             let source = self
