@@ -51,6 +51,8 @@ kinds! {
     SlowDisk = "slow disk phases",
     /// A replica's clock ran at another speed.
     Skew = "skewed clocks",
+    /// Something outside distrusted the leader.
+    Suspicion = "suspicions from outside",
     /// A leader sent different proposals for one slot.
     Equivocation = "equivocating proposals",
     /// A replica held back a message.

@@ -1,0 +1,169 @@
+//! The history of a key-value store as its clients saw it.
+
+use super::Violation;
+use super::execution::{Execution, Label};
+use super::linearizability::{self, Linearizability, Operation, Sequential};
+use atlas_common::Time;
+use std::collections::BTreeMap;
+
+/// What a client asks about one key. Values are numbers, each written once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// The value, please.
+    Get,
+    /// Store this value.
+    Put(u64),
+    /// Store a value if this one is there (`None`: if none is).
+    Cas {
+        /// What has to be there.
+        expected: Option<u64>,
+        /// What to store.
+        new: u64,
+    },
+    /// Remove the value.
+    Delete,
+}
+
+/// What the store answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The value there was before the call.
+    Value(Option<u64>),
+    /// Whether the call changed something.
+    Changed(bool),
+    /// Done.
+    Done,
+}
+
+/// One key of a key-value store, as simple as can be: the oracle for the real one.
+#[derive(Debug)]
+pub struct Key;
+
+impl Sequential for Key {
+    type State = Option<u64>;
+    type Call = Call;
+    type Return = Answer;
+
+    fn apply(state: &Option<u64>, call: &Call) -> (Option<u64>, Answer) {
+        match *call {
+            Call::Get => (*state, Answer::Value(*state)),
+            Call::Put(value) => (Some(value), Answer::Done),
+            Call::Delete => (None, Answer::Changed(state.is_some())),
+            Call::Cas { expected, new } if *state == expected => (Some(new), Answer::Changed(true)),
+            Call::Cas { .. } => (*state, Answer::Changed(false)),
+        }
+    }
+}
+
+/// All calls and answers of a run.
+#[derive(Debug, Default)]
+pub struct History {
+    calls: BTreeMap<Label, Record>,
+    answered: u64,
+}
+
+#[derive(Debug)]
+struct Record {
+    key: u64,
+    call: Call,
+    called: Time,
+    returned: Option<(Answer, Time)>,
+}
+
+/// The search gives up after so many steps for one key; a right history takes one per operation.
+const STEPS_MAX: usize = 2_000_000;
+
+impl History {
+    /// A client calls.
+    pub fn called(&mut self, label: Label, key: u64, call: Call, now: Time) {
+        let record = Record {
+            key,
+            call,
+            called: now,
+            returned: None,
+        };
+        self.calls.insert(label, record);
+    }
+
+    /// A client has got its answer.
+    pub fn returned(&mut self, label: Label, answer: Answer, now: Time) {
+        if let Some(record) = self.calls.get_mut(&label) {
+            record.returned = Some((answer, now));
+            self.answered += 1;
+        }
+    }
+
+    /// How many calls were answered.
+    #[must_use]
+    pub const fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// How many calls there were.
+    #[must_use]
+    pub fn called_count(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether the answers can be explained, key by key. What the replicas executed serves as a hint
+    /// only.
+    ///
+    /// # Errors
+    /// The key whose answers cannot.
+    pub fn check(&self, execution: &Execution) -> Result<(), Violation> {
+        let mut keys: BTreeMap<u64, Vec<Operation<Call, Answer>>> = BTreeMap::new();
+        for (label, record) in &self.calls {
+            keys.entry(record.key).or_default().push(Operation {
+                call: record.call,
+                called: record.called,
+                returned: record.returned,
+                hint: execution.place(*label).unwrap_or(u64::MAX),
+            });
+        }
+        for (key, operations) in keys {
+            match linearizability::check::<Key>(&operations, STEPS_MAX) {
+                Linearizability::Linearizable => {}
+                Linearizability::Violated => {
+                    return Err(Violation::NotLinearizable {
+                        key: key.to_string(),
+                        operations: operations.len(),
+                    });
+                }
+                Linearizability::Undecided => {
+                    return Err(Violation::Undecided { key: key.to_string() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_update_of_one_key_is_found_among_others() {
+        let label = |operation| Label { client: 1, operation };
+        let at = Time::from_millis;
+        let mut history = History::default();
+        let calls = [
+            (1, Call::Put(1), Answer::Done),
+            (2, Call::Put(2), Answer::Done),
+            (2, Call::Cas { expected: Some(2), new: 3 }, Answer::Changed(true)),
+            (1, Call::Delete, Answer::Changed(true)),
+            (1, Call::Get, Answer::Value(None)),
+        ];
+        for (i, (key, call, answer)) in (1..).zip(calls) {
+            history.called(label(i), key, call, at(10 * i));
+            history.returned(label(i), answer, at(10 * i + 5));
+        }
+        let execution = Execution::default();
+        assert_eq!(history.check(&execution), Ok(()));
+        history.called(label(9), 2, Call::Get, at(100));
+        history.returned(label(9), Answer::Value(Some(2)), at(110));
+        let found = history.check(&execution).unwrap_err();
+        let key = "2".to_owned();
+        assert_eq!(found, Violation::NotLinearizable { key, operations: 3 });
+    }
+}

@@ -1,0 +1,241 @@
+//! The clients of a run: correct ones, which run the real client core, and Byzantine ones.
+
+mod bad;
+
+pub use bad::{BadActor, PAUSE as BAD_PAUSE};
+
+use crate::app;
+use crate::checkers::Violation;
+use crate::checkers::execution::Label;
+use crate::checkers::history::{Call, History};
+use crate::network::exponential;
+use crate::plan::ClientPlan;
+use atlas_client::{CallError, CallId, ClientCore, ConfigError, CoreConfig, Output};
+use atlas_common::crypto::Signer;
+use atlas_common::quorum::Quorums;
+use atlas_common::rng::SeededRng;
+use atlas_common::{ClientId, Digest, NodeId, OpNumber, Time};
+use atlas_core::Limits;
+use atlas_smr_core::client_message::{ClientMessage, ReplyMessage};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A correct client: the real client core, and somebody who makes calls.
+#[derive(Debug)]
+pub struct Client {
+    number: usize,
+    core: ClientCore,
+    plan: ClientPlan,
+    keys: u64,
+    rng: SeededRng,
+    called: u64,
+    answered: u64,
+    unknown: u64,
+    calls: BTreeMap<CallId, (Label, Call)>,
+    /// What this client last saw under a key, to guess with.
+    seen: BTreeMap<u64, Option<u64>>,
+    next_call: Time,
+}
+
+/// What a client wants sent.
+#[derive(Debug)]
+pub enum Sending {
+    /// To one replica.
+    One(NodeId, ClientMessage),
+    /// To all.
+    All(ClientMessage),
+}
+
+/// A cluster as its clients know it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its name.
+    pub genesis: Digest,
+    /// Its size.
+    pub quorums: Quorums,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+impl Client {
+    /// Client number `number`, which is also its instance.
+    ///
+    /// # Errors
+    /// When the client core refuses the cluster's limits.
+    pub fn new(
+        number: usize,
+        plan: ClientPlan,
+        keys: u64,
+        known: &Known,
+        signer: Arc<dyn Signer>,
+        mut rng: SeededRng,
+    ) -> Result<Self, ConfigError> {
+        let config = CoreConfig {
+            limits: known.limits.clone(),
+            call_timeout: plan.timeout.unwrap_or(Duration::from_secs(1 << 20)),
+            retransmit_initial: Duration::from_millis(200),
+            retransmit_min: Duration::from_millis(100),
+            retransmit_max: Duration::from_millis(1500),
+            ..CoreConfig::new(known.genesis, known.quorums, number as u64)
+        };
+        let first = exponential(Duration::from_millis(30), &mut rng);
+        Ok(Self {
+            number,
+            core: ClientCore::new(config, signer)?,
+            plan,
+            keys: keys.max(1),
+            rng,
+            called: 0,
+            answered: 0,
+            unknown: 0,
+            calls: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            next_call: Time::ZERO.after(first),
+        })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.core.id()
+    }
+
+    /// Whether it has all the answers it wanted.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.answered >= self.plan.operations
+    }
+
+    /// How many answers it has.
+    #[must_use]
+    pub const fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// How many of its calls ended without an answer.
+    #[must_use]
+    pub const fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// When it wants to be woken; [`Time::NEVER`]: only by a message.
+    #[must_use]
+    pub fn wake_at(&self) -> Time {
+        let call = if self.wants_to_call() { self.next_call } else { Time::NEVER };
+        call.min(self.core.next_deadline())
+    }
+
+    fn wants_to_call(&self) -> bool {
+        let hoped_for = self.answered + self.calls.len() as u64;
+        hoped_for < self.plan.operations && self.calls.len() < self.plan.outstanding
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// As [`Self::on_reply`].
+    pub fn on_wake(
+        &mut self,
+        now: Time,
+        history: &mut History,
+        out: &mut Vec<Sending>,
+    ) -> Result<(), Violation> {
+        if self.core.next_deadline() <= now {
+            self.core.on_timeout(now);
+        }
+        while self.next_call <= now && self.wants_to_call() {
+            self.call(now, history);
+        }
+        self.drain(now, history, out)
+    }
+
+    /// A replica answers.
+    ///
+    /// # Errors
+    /// When the answer, confirmed by enough replicas, is no answer to the call.
+    pub fn on_reply(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        reply: ReplyMessage,
+        history: &mut History,
+        out: &mut Vec<Sending>,
+    ) -> Result<(), Violation> {
+        self.core.on_message(now, from, reply);
+        self.drain(now, history, out)
+    }
+
+    fn call(&mut self, now: Time, history: &mut History) {
+        self.called += 1;
+        let label = Label {
+            client: self.number as u64,
+            operation: self.called,
+        };
+        let (key, call) = self.choose(label);
+        history.called(label, key, call, now);
+        let id = self.core.call(now, app::encode(label, key, call));
+        self.calls.insert(id, (label, call));
+        self.next_call = now.after(exponential(self.plan.pause, &mut self.rng));
+    }
+
+    fn choose(&mut self, label: Label) -> (u64, Call) {
+        let key = self.rng.below(self.keys);
+        // No two writes of a run write the same value.
+        let value = label.client << 32 | label.operation;
+        let call = match self.rng.below(10) {
+            0..4 => Call::Get,
+            4..7 => Call::Put(value),
+            7..9 => Call::Cas {
+                expected: self.seen.get(&key).copied().flatten(),
+                new: value,
+            },
+            _ => Call::Delete,
+        };
+        if let Call::Put(value) = call {
+            self.seen.insert(key, Some(value));
+        }
+        (key, call)
+    }
+
+    fn drain(
+        &mut self,
+        now: Time,
+        history: &mut History,
+        out: &mut Vec<Sending>,
+    ) -> Result<(), Violation> {
+        while let Some(output) = self.core.poll(now) {
+            match output {
+                Output::Send { to, message } => out.push(Sending::One(to, message)),
+                Output::SendAll { message } => out.push(Sending::All(message)),
+                Output::Completed { call, result } => self.completed(now, call, result, history)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn completed(
+        &mut self,
+        now: Time,
+        id: CallId,
+        result: Result<Bytes, CallError>,
+        history: &mut History,
+    ) -> Result<(), Violation> {
+        let Some((label, call)) = self.calls.remove(&id) else {
+            return Ok(());
+        };
+        match result {
+            Ok(bytes) => {
+                let answer = app::decode_answer(call, &bytes).ok_or(Violation::WrongReply {
+                    client: label.client,
+                    operation: OpNumber(label.operation),
+                })?;
+                history.returned(label, answer, now);
+                self.answered += 1;
+            }
+            Err(_gave_up) => self.unknown += 1,
+        }
+        Ok(())
+    }
+}

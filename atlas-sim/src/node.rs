@@ -1,0 +1,340 @@
+//! A replica in the simulator: the real core and executor over a simulated disk.
+//!
+//! Inputs take the way they take in production: a message is checked, stepped, and what the core
+//! wants is carried out: records go to the log, and are reported durable when the disk has synced;
+//! decisions go to the executor, and replies to the clients when they have been executed.
+
+mod disk;
+mod execution;
+mod traffic;
+
+use crate::adversary::{self, Adversary};
+use crate::checkers::Violation;
+use crate::machine::Machine;
+use crate::plan::Clock;
+use crate::protocol::SimProtocol;
+use crate::shared::{Event, Shared};
+use atlas_common::crypto::Signer;
+use atlas_common::rng::SeededRng;
+use atlas_common::{AgreedTime, NodeId, SeqNo, Time, View};
+use atlas_core::{Recipients, Timers};
+use atlas_persistent_log::SimStorage;
+use atlas_smr_core::core::{
+    CoreEffect, CoreInput, CoreStatus, CoreTimer, Moment, ReplicaCore,
+};
+use atlas_smr_core::message::MessageChecker;
+use disk::Disk;
+use execution::Job;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// A replica, up or down.
+#[derive(Debug)]
+pub(crate) struct Node<P: SimProtocol> {
+    pub(crate) id: NodeId,
+    pub(crate) adversary: Option<Box<dyn Adversary<P>>>,
+    signer: Arc<dyn Signer>,
+    clock: Clock,
+    rng: SeededRng,
+    /// Counts lives: what was meant for an earlier one happens no more.
+    life: u64,
+    storage: SimStorage,
+    /// How many times slower than planned its disk is.
+    pub(crate) slowness: u32,
+    running: Option<Running<P>>,
+    /// While it stands still: what has arrived meanwhile.
+    paused: Option<Vec<Event<P>>>,
+    /// The last view it entered, over all lives.
+    view: View,
+}
+
+/// What a crash ends.
+#[derive(Debug)]
+struct Running<P: SimProtocol> {
+    started: Time,
+    core: ReplicaCore<P>,
+    checker: MessageChecker<P>,
+    machine: Machine,
+    disk: Disk,
+    timers: Timers<CoreTimer<P::Timer>>,
+    /// The earliest moment for which an [`Event::Timer`] is scheduled.
+    wake: Time,
+    jobs: VecDeque<Job>,
+    /// Inputs that arose while effects were carried out.
+    inputs: VecDeque<CoreInput<P>>,
+    /// Slots in flight when the last view was left, if it was left with any.
+    left_with: usize,
+    in_flight: usize,
+}
+
+/// A node's name in the transcript.
+struct Name(NodeId);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("n{}", self.0))
+    }
+}
+
+impl<P: SimProtocol> Node<P> {
+    pub(crate) fn new(
+        id: NodeId,
+        clock: Clock,
+        adversary: Option<&str>,
+        signer: Arc<dyn Signer>,
+        rng: SeededRng,
+    ) -> Self {
+        Self {
+            id,
+            adversary: adversary.and_then(adversary::by_name),
+            signer,
+            clock,
+            rng,
+            life: 0,
+            storage: SimStorage::new(),
+            slowness: 1,
+            running: None,
+            paused: None,
+            view: View::ZERO,
+        }
+    }
+
+    /// Whether it keeps to the rules.
+    pub(crate) fn is_correct(&self) -> bool {
+        self.adversary.is_none()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Where it stands, while it is up.
+    pub(crate) fn status(&self) -> Option<CoreStatus> {
+        self.running.as_ref().map(|running| running.core.status())
+    }
+
+    /// Whom it takes for the leader.
+    pub(crate) fn leader(&self) -> Option<(View, NodeId)> {
+        let (view, leader) = self.running.as_ref()?.core.leader();
+        leader.map(|leader| (view, leader))
+    }
+
+    /// The last decision whose effects its application holds.
+    pub(crate) fn executed(&self) -> SeqNo {
+        self.running.as_ref().map_or(SeqNo::ZERO, |running| running.machine.executed())
+    }
+
+    /// Its application's state, by digest.
+    pub(crate) fn state_digest(&self) -> Option<atlas_common::Digest> {
+        self.running.as_ref()?.machine.state_digest()
+    }
+
+    /// Takes an event of its own.
+    pub(crate) fn take(&mut self, event: Event<P>, shared: &mut Shared<P>) {
+        if let Some(backlog) = &mut self.paused {
+            backlog.push(event);
+            return;
+        }
+        match event {
+            Event::Packet { from, packet, .. } => self.on_packet(from, *packet, shared),
+            Event::Request {
+                client,
+                id,
+                message,
+                ..
+            } => self.on_request(client, id, message, shared),
+            Event::Timer { life, .. } if life == self.life => self.on_timer(shared),
+            Event::Synced { life, .. } if life == self.life => self.on_synced(shared),
+            Event::Stored { life, .. } if life == self.life => self.on_stored(shared),
+            Event::Executed { life, .. } if life == self.life => self.on_executed(shared),
+            Event::Tick { .. } => self.on_tick(shared),
+            _of_an_earlier_life => {}
+        }
+    }
+
+    pub(crate) fn pause(&mut self) -> bool {
+        let pauses = self.is_up() && self.paused.is_none();
+        if pauses {
+            self.paused = Some(Vec::new());
+        }
+        pauses
+    }
+
+    pub(crate) fn resume(&mut self, shared: &mut Shared<P>) {
+        for event in self.paused.take().unwrap_or_default() {
+            self.take(event, shared);
+        }
+    }
+
+    /// Its monitor distrusts the leader.
+    pub(crate) fn suspect(&mut self, shared: &mut Shared<P>) {
+        if self.paused.is_none() {
+            self.input(CoreInput::Suspect, shared);
+        }
+    }
+
+    fn moment(&self, started: Time, now: Time) -> Moment {
+        Moment {
+            now: self.clock.local(now.since(started)),
+            wall: self.wall(now),
+        }
+    }
+
+    fn wall(&self, now: Time) -> AgreedTime {
+        let millis = now.as_nanos() / 1_000_000;
+        AgreedTime::from_unix_millis(millis + self.clock.wall_ahead_ms)
+    }
+
+    /// Steps the core with an input and with what follows from it.
+    fn input(&mut self, input: CoreInput<P>, shared: &mut Shared<P>) {
+        let mut effects = Vec::new();
+        let mut next = Some(input);
+        while let Some(input) = next {
+            let Some(running) = &mut self.running else { return };
+            let moment = Moment {
+                now: self.clock.local(shared.queue.now().since(running.started)),
+                wall: AgreedTime::from_unix_millis(
+                    shared.queue.now().as_nanos() / 1_000_000 + self.clock.wall_ahead_ms,
+                ),
+            };
+            running.core.step(input, moment);
+            running.core.flush(moment, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect, shared);
+            }
+            self.watch_slots();
+            next = self.running.as_mut().and_then(|running| running.inputs.pop_front());
+        }
+        self.start_sync(shared);
+        self.schedule_timer(shared);
+    }
+
+    /// Remembers how many slots were in flight when a view was left.
+    fn watch_slots(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let status = running.core.protocol().status();
+        if status.changing_view {
+            running.left_with = running.left_with.max(running.in_flight);
+        } else {
+            running.in_flight = status.in_flight;
+        }
+    }
+
+    fn carry_out(&mut self, effect: CoreEffect<P>, shared: &mut Shared<P>) {
+        match effect {
+            CoreEffect::Append { lsn, record } => self.append(lsn, &record, shared),
+            CoreEffect::CompactLog { below } => self.compact(below, shared),
+            CoreEffect::Send { to, message } => match to {
+                Recipients::One(to) => self.send(to, message, shared),
+                Recipients::Others => self.broadcast(message, shared),
+            },
+            CoreEffect::Execute(decisions) => self.execute(decisions, shared),
+            CoreEffect::Retransmit {
+                client,
+                session,
+                first,
+                last,
+            } => self.enqueue(
+                Job::Retransmit {
+                    client,
+                    session,
+                    first,
+                    last,
+                },
+                shared,
+            ),
+            CoreEffect::Expired { client, session } => {
+                self.enqueue(Job::Expired { client, session }, shared);
+            }
+            CoreEffect::Leader { view, leader } => self.on_leader(view, leader, shared),
+            CoreEffect::SetTimer { timer, at } => {
+                if let Some(running) = &mut self.running {
+                    running.timers.set(timer, at);
+                }
+            }
+            CoreEffect::CancelTimer(timer) => {
+                if let Some(running) = &mut self.running {
+                    running.timers.cancel(timer);
+                }
+            }
+            CoreEffect::SaveCertificate {
+                certificate,
+                frontier,
+            } => self.save_certificate(certificate, frontier, shared),
+            CoreEffect::ServeOffer { to, above } => self.serve_offer(to, above),
+            CoreEffect::ServeChunk { to, seq, index } => self.serve_chunk(to, seq, index),
+            CoreEffect::InstallState(state) => self.enqueue(Job::Install(state), shared),
+            // The simulator's clients have their reads ordered.
+            CoreEffect::ReadAt { .. } | CoreEffect::ReadRefused(_) => {}
+            CoreEffect::Evidence { culprit, .. } => {
+                if self.is_correct() {
+                    shared.count("evidence", 1);
+                }
+                shared.line(Name(self.id), format_args!("has evidence against n{culprit}"));
+            }
+            CoreEffect::Halt(reason) => self.halt(&reason.to_string(), shared),
+        }
+    }
+
+    fn on_leader(&mut self, view: View, leader: Option<NodeId>, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let Some(leader) = leader else {
+            shared.line(Name(self.id), format_args!("leaves for view {view}"));
+            return;
+        };
+        shared.line(Name(self.id), format_args!("is in view {view}, led by n{leader}"));
+        shared.trace.mix(view.0);
+        let in_flight = std::mem::take(&mut running.left_with);
+        if self.adversary.is_none() && view > self.view {
+            self.view = view;
+            *shared.oracles.views.entry(view).or_default() |= in_flight > 0;
+        }
+    }
+
+    /// Going on would do harm; a correct replica never comes to that.
+    fn halt(&mut self, reason: &str, shared: &mut Shared<P>) {
+        shared.line(Name(self.id), format_args!("stops: {reason}"));
+        self.running = None;
+        self.life += 1;
+        if self.is_correct() {
+            let (replica, reason) = (self.id, reason.to_owned());
+            shared.note::<()>(Err(Violation::Halted { replica, reason }));
+        }
+    }
+
+    /// Makes sure that an event comes when the next timer runs out.
+    fn schedule_timer(&mut self, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let Some(deadline) = running.timers.next_deadline() else { return };
+        let at = running.started.after(self.clock.global(deadline));
+        if at < running.wake {
+            running.wake = at;
+            let (node, life) = (self.id, self.life);
+            shared.queue.at(at, Event::Timer { node, life });
+        }
+    }
+
+    fn on_timer(&mut self, shared: &mut Shared<P>) {
+        let now = shared.now();
+        let Some(running) = &mut self.running else { return };
+        if running.wake > now {
+            // A later deadline replaced the one that this event was for, and has its own event.
+            return;
+        }
+        running.wake = Time::NEVER;
+        let local = self.moment_of(now);
+        while let Some(timer) = self.running.as_mut().and_then(|r| r.timers.pop_due(local)) {
+            if shared.trace.is_readable() && matches!(timer, CoreTimer::Protocol(_)) {
+                shared.line(Name(self.id), format_args!("timer {timer:?}"));
+            }
+            self.input(CoreInput::Timeout(timer), shared);
+        }
+        self.schedule_timer(shared);
+    }
+
+    fn moment_of(&self, now: Time) -> Time {
+        let started = self.running.as_ref().map_or(Time::ZERO, |running| running.started);
+        self.moment(started, now).now
+    }
+}

@@ -1,0 +1,371 @@
+//! A replica's disk: the log with its group commits, the checkpoint store, and what a crash leaves
+//! of both.
+
+use super::{Name, Node, Running};
+use crate::checkers::Violation;
+use crate::faults::FaultKind;
+use crate::machine::{Image, Machine};
+use crate::network::exponential;
+use crate::plan::CrashKind;
+use crate::protocol::{Setup, SimProtocol};
+use crate::recovery;
+use crate::shared::{Event, Shared};
+use atlas_common::{Lsn, NodeId, SeqNo, Time, wire};
+use atlas_core::{CheckpointCertificate, Installed, Recovery, Timers};
+use atlas_persistent_log::storage::Fault;
+use atlas_persistent_log::{LogWriter, Storage};
+use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
+use atlas_smr_core::manifest::Manifest;
+use atlas_smr_core::message::MessageChecker;
+use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
+use bytes::Bytes;
+use recovery::{Store, StoreError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The log, the checkpoint store, and the work that is on its way to them.
+#[derive(Debug)]
+pub(super) struct Disk {
+    log: LogWriter,
+    pub(super) store: Store,
+    /// Whether a group is being synced.
+    syncing: bool,
+    /// Whether records were appended since the last sync began.
+    dirty: bool,
+    /// Work of the checkpoint store; the first is being done.
+    work: VecDeque<StoreWork>,
+}
+
+/// Work of the checkpoint store.
+#[derive(Debug)]
+pub(super) enum StoreWork {
+    /// Write the executor's checkpoint.
+    Write(Image),
+    /// Keep a certificate with a checkpoint that was written.
+    Certify {
+        certificate: Arc<CheckpointCertificate>,
+        frontier: Bytes,
+    },
+    /// Write a state that came from peers.
+    Install {
+        certificate: Arc<CheckpointCertificate>,
+        frontier: Bytes,
+        image: Image,
+    },
+}
+
+/// Bytes of decisions kept for replicas that are behind.
+const DECISIONS_BYTES_MAX: usize = 64 << 10;
+
+impl<P: SimProtocol> Node<P> {
+    pub(super) fn append(&mut self, lsn: Lsn, record: &P::Record, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let result = wire::encode(record)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| running.disk.log.append(lsn, &bytes).map_err(|e| e.to_string()));
+        running.disk.dirty = true;
+        if let Err(error) = result {
+            self.halt(&format!("the log failed: {error}"), shared);
+        }
+    }
+
+    pub(super) fn compact(&mut self, below: Lsn, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        if let Err(error) = running.disk.log.truncate_below(below) {
+            self.halt(&format!("the log failed: {error}"), shared);
+        }
+    }
+
+    fn disk_delay(&mut self, shared: &Shared<P>) -> Duration {
+        let (least, mean) = shared.plan.sync;
+        (least + exponential(mean, &mut self.rng)) * self.slowness
+    }
+
+    /// Begins to sync what was appended, unless a sync is under way.
+    pub(super) fn start_sync(&mut self, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let disk = &mut running.disk;
+        if disk.dirty && !disk.syncing {
+            disk.syncing = true;
+            disk.dirty = false;
+            let delay = self.disk_delay(shared);
+            let (node, life) = (self.id, self.life);
+            shared.queue.after(delay, Event::Synced { node, life });
+        }
+    }
+
+    pub(super) fn on_synced(&mut self, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        running.disk.syncing = false;
+        // What was appended meanwhile is written with the rest, as a file system would.
+        running.disk.dirty = false;
+        match running.disk.log.commit() {
+            Ok(lsn) => {
+                shared.trace.mix(lsn.0);
+                self.input(CoreInput::Durable(lsn), shared);
+            }
+            Err(error) => self.halt(&format!("the log failed: {error}"), shared),
+        }
+    }
+
+    pub(super) fn save_certificate(
+        &mut self,
+        certificate: Arc<CheckpointCertificate>,
+        frontier: Bytes,
+        shared: &mut Shared<P>,
+    ) {
+        let work = StoreWork::Certify {
+            certificate,
+            frontier,
+        };
+        self.store_later(work, shared);
+    }
+
+    pub(super) fn store_later(&mut self, work: StoreWork, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        running.disk.work.push_back(work);
+        if running.disk.work.len() == 1 {
+            self.schedule_store(shared);
+        }
+    }
+
+    fn schedule_store(&mut self, shared: &mut Shared<P>) {
+        let delay = self.disk_delay(shared);
+        let (node, life) = (self.id, self.life);
+        shared.queue.after(delay, Event::Stored { node, life });
+    }
+
+    /// The checkpoint store does the first piece of its work.
+    pub(super) fn on_stored(&mut self, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let Some(work) = running.disk.work.pop_front() else { return };
+        match do_work(&running.disk.store, &work) {
+            Ok(()) => self.stored(work, shared),
+            Err(error) => self.halt(&format!("the checkpoint store failed: {error}"), shared),
+        }
+        if self.running.as_ref().is_some_and(|running| !running.disk.work.is_empty()) {
+            self.schedule_store(shared);
+        }
+    }
+
+    fn stored(&mut self, work: StoreWork, shared: &mut Shared<P>) {
+        match work {
+            StoreWork::Write(image) => self.input(CoreInput::CheckpointTaken(image.id), shared),
+            StoreWork::Certify { certificate, .. } => {
+                self.input(CoreInput::CertificateSaved(certificate), shared);
+            }
+            StoreWork::Install {
+                certificate,
+                frontier,
+                image,
+            } => {
+                let installed = Installed {
+                    certificate,
+                    frontier,
+                };
+                self.install(installed, &image, shared);
+            }
+        }
+    }
+
+    pub(super) fn serve_offer(&mut self, to: NodeId, above: SeqNo) {
+        if let Some(running) = &mut self.running {
+            let message = running.disk.store.offer(above);
+            running.inputs.push_back(CoreInput::StoreRead { to, message });
+        }
+    }
+
+    pub(super) fn serve_chunk(&mut self, to: NodeId, seq: SeqNo, index: u32) {
+        if let Some(running) = &mut self.running {
+            let message = running.disk.store.chunk(seq, index);
+            running.inputs.push_back(CoreInput::StoreRead { to, message });
+        }
+    }
+
+    /// The replica goes down; its disk keeps what the kind of crash leaves. False when it was down.
+    pub(crate) fn crash(&mut self, kind: CrashKind, shared: &mut Shared<P>) -> bool {
+        let Some(mut running) = self.running.take() else { return false };
+        self.gather_counters(&running, shared);
+        self.life += 1;
+        self.paused = None;
+        let losses = self.storage.counters().losses;
+        if kind == CrashKind::DuringWrite {
+            self.storage.inject(Fault::PowerCut, self.rng.between(1, 6));
+            // Whatever was on its way is cut off somewhere.
+            let committed = running.disk.log.commit().is_ok();
+            let stored = running.disk.work.front().is_none_or(|work| {
+                do_work(&running.disk.store, work).is_ok()
+            });
+            if !committed || !stored {
+                shared.counts.count(FaultKind::TornWrite);
+            }
+        }
+        drop(running);
+        self.storage = match kind {
+            CrashKind::PowerCut | CrashKind::DuringWrite => self.storage.crash(&mut self.rng),
+            CrashKind::LosingAll => self.storage.crash_losing_all(),
+            CrashKind::Kill => self.storage.kill(),
+        };
+        shared.counts.count(FaultKind::Crash);
+        if self.storage.counters().losses > losses {
+            shared.counts.count(FaultKind::LostWrites);
+        }
+        shared.trace.mix(u64::from(self.id.0));
+        shared.line(Name(self.id), format_args!("crashes ({kind:?})"));
+        true
+    }
+
+    /// The replica starts from what its disk holds. Nothing happens when it is up.
+    pub(crate) fn start(&mut self, shared: &mut Shared<P>) {
+        if self.running.is_some() {
+            return;
+        }
+        if self.life > 0 {
+            shared.counts.count(FaultKind::Restart);
+        }
+        self.life += 1;
+        match self.open(shared) {
+            Ok((running, sessions)) => {
+                let executed = running.machine.executed();
+                if self.is_correct() {
+                    shared.oracles.agreement.starts_from(self.id, executed);
+                }
+                let line = format_args!("starts at decision {executed}");
+                shared.line(Name(self.id), line);
+                self.running = Some(running);
+                self.input(sessions, shared);
+                self.input(CoreInput::Start, shared);
+            }
+            Err(reason) => {
+                shared.line(Name(self.id), format_args!("does not start: {reason}"));
+                if self.is_correct() {
+                    let replica = self.id;
+                    shared.note::<()>(Err(Violation::Unrecoverable { replica, reason }));
+                }
+            }
+        }
+    }
+
+    /// Rebuilds everything from the disk.
+    fn open(&mut self, shared: &mut Shared<P>) -> Result<(Running<P>, CoreInput<P>), String> {
+        let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
+        let membership = Arc::clone(&shared.membership);
+        let limits = &shared.plan.limits;
+        let opened = recovery::open::<P>(&storage, membership.genesis(), limits)?;
+        let bug = shared.plan.bug.filter(|_| self.is_correct());
+        let mut machine = Machine::new(membership.genesis(), limits, bug);
+        let mut installed = None;
+        if let Some(found) = opened.checkpoint {
+            machine.install(&found.image)?;
+            installed = Some(found.installed);
+        }
+        let config = P::config(&Setup {
+            me: self.id,
+            replicas: shared.plan.replicas,
+            genesis: *membership.genesis(),
+            signer: Arc::clone(&self.signer),
+            limits: limits.clone(),
+            patience: shared.plan.patience,
+            bug,
+        });
+        let bundles = BundleChecker::new(&membership, limits, ClientAdmission::Any);
+        let checker = MessageChecker::new(config.clone(), Arc::clone(&membership), Arc::new(bundles));
+        let core_config = CoreConfig {
+            membership,
+            limits: limits.clone(),
+            signer: Arc::clone(&self.signer),
+            seed: self.rng.next_u64(),
+            decisions_bytes_max: DECISIONS_BYTES_MAX,
+            last_lsn: opened.last_lsn,
+        };
+        let recovery = Recovery {
+            me: self.id,
+            origin: opened.origin,
+            installed,
+            records: opened.records,
+        };
+        let core = ReplicaCore::recover(core_config, config, recovery).map_err(|e| e.to_string())?;
+        let sessions = machine.sessions();
+        let running = Running {
+            started: shared.now(),
+            core,
+            checker,
+            machine,
+            disk: Disk {
+                log: opened.log,
+                store: opened.store,
+                syncing: false,
+                dirty: false,
+                work: VecDeque::new(),
+            },
+            timers: Timers::default(),
+            wake: Time::NEVER,
+            jobs: VecDeque::new(),
+            inputs: VecDeque::new(),
+            left_with: 0,
+            in_flight: 0,
+        };
+        Ok((running, sessions))
+    }
+
+    /// Writes the birth record, as `init` does once.
+    pub(crate) fn give_birth(&mut self, shared: &mut Shared<P>) {
+        let genesis = *shared.membership.genesis();
+        if let Err(error) = recovery::give_birth(&self.storage, genesis) {
+            let (replica, reason) = (self.id, error);
+            shared.note::<()>(Err(Violation::Unrecoverable { replica, reason }));
+        }
+    }
+
+    /// Adds up what a life has counted.
+    fn gather_counters(&self, running: &Running<P>, shared: &mut Shared<P>) {
+        if !self.is_correct() {
+            return;
+        }
+        let counters = running.core.counters();
+        for (reason, times) in &counters.rejected {
+            shared.count(reason, *times);
+        }
+        shared.count("decisions", counters.decisions);
+        shared.count("decisions_transferred", counters.decisions_transferred);
+        shared.count("states_installed", counters.states_installed);
+        shared.count("pool_full", counters.pool_full);
+        shared.count("bodies_fetched", counters.bodies_fetched);
+    }
+
+    /// The run is over: what the last life has counted.
+    pub(crate) fn finish(&mut self, shared: &mut Shared<P>) {
+        if let Some(running) = self.running.take() {
+            self.gather_counters(&running, shared);
+        }
+    }
+}
+
+fn do_work(store: &Store, work: &StoreWork) -> Result<(), StoreError> {
+    match work {
+        StoreWork::Write(image) => store.write(image, None),
+        StoreWork::Certify {
+            certificate,
+            frontier,
+        } => store.certify(certificate, frontier),
+        StoreWork::Install {
+            certificate,
+            frontier,
+            image,
+        } => store.write(image, Some((certificate, frontier))),
+    }
+}
+
+/// A state as the checkpoint store keeps it.
+pub(super) fn image(
+    certificate: &CheckpointCertificate,
+    manifest: Manifest,
+    chunks: Vec<Bytes>,
+) -> Image {
+    Image {
+        id: certificate.id,
+        manifest,
+        chunks,
+    }
+}

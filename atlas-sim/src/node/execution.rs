@@ -1,0 +1,163 @@
+//! What a replica executes, and how it answers.
+
+use super::disk::{StoreWork, image};
+use super::{Name, Node};
+use crate::faults::FaultKind;
+use crate::machine::{Executed, Image};
+use crate::network::exponential;
+use crate::protocol::SimProtocol;
+use crate::shared::{Event, Shared};
+use atlas_common::{ClientId, OpNumber, SessionId};
+use atlas_core::Installed;
+use atlas_smr_core::client_message::Reply;
+use atlas_smr_core::core::{CoreInput, Decision};
+use atlas_smr_core::transfer::FetchedState;
+use std::sync::Arc;
+
+/// Work of the executor, in order.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Execute these.
+    Execute(Vec<Decision>),
+    /// Answer from the session table.
+    Retransmit {
+        client: ClientId,
+        session: SessionId,
+        first: OpNumber,
+        last: OpNumber,
+    },
+    /// Say that a session is closed.
+    Expired { client: ClientId, session: SessionId },
+    /// Take this state over.
+    Install(Box<FetchedState>),
+}
+
+impl<P: SimProtocol> Node<P> {
+    /// Hands decisions to the executor; the oracles look at them on the way.
+    pub(super) fn execute(&mut self, decisions: Vec<Decision>, shared: &mut Shared<P>) {
+        for decision in &decisions {
+            let (seq, batch) = (decision.seq, &decision.batch);
+            shared.trace.mix(seq.0);
+            shared.trace.mix_digest(&batch.digest());
+            let count = batch.bundles().len();
+            let line = format_args!("decides #{seq} {:?} of {count}", batch.digest());
+            shared.line(Name(self.id), line);
+            if self.is_correct() {
+                let first = shared.oracles.agreement.decided(self.id, seq, batch.digest());
+                if shared.note(first) == Some(true) {
+                    let valid = shared.oracles.validity.decided(seq, batch);
+                    shared.note(valid);
+                }
+            }
+        }
+        self.enqueue(Job::Execute(decisions), shared);
+    }
+
+    pub(super) fn enqueue(&mut self, job: Job, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        running.jobs.push_back(job);
+        if running.jobs.len() == 1 {
+            self.schedule_execution(shared);
+        }
+    }
+
+    fn schedule_execution(&mut self, shared: &mut Shared<P>) {
+        let delay = exponential(shared.plan.execution, &mut self.rng);
+        let (node, life) = (self.id, self.life);
+        shared.queue.after(delay, Event::Executed { node, life });
+    }
+
+    /// The executor does the first piece of its work.
+    pub(super) fn on_executed(&mut self, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let Some(job) = running.jobs.pop_front() else { return };
+        match job {
+            Job::Execute(decisions) => {
+                match running.machine.execute(&decisions) {
+                    Ok(executed) => self.after_execution(executed, shared),
+                    Err(reason) => self.halt(&reason, shared),
+                }
+            }
+            Job::Retransmit {
+                client,
+                session,
+                first,
+                last,
+            } => {
+                for reply in running.machine.retransmit(client, session, first, last) {
+                    self.reply(client, reply, shared);
+                }
+            }
+            Job::Expired { client, session } => {
+                self.reply(client, Reply::SessionExpired(session), shared);
+            }
+            Job::Install(state) => {
+                let image = image(&state.certificate, state.manifest, state.chunks);
+                let work = StoreWork::Install {
+                    certificate: Arc::new(state.certificate),
+                    frontier: state.frontier,
+                    image,
+                };
+                self.store_later(work, shared);
+            }
+        }
+        if self.running.as_ref().is_some_and(|running| !running.jobs.is_empty()) {
+            self.schedule_execution(shared);
+        }
+    }
+
+    fn after_execution(&mut self, executed: Executed, shared: &mut Shared<P>) {
+        let replica = self.id;
+        if self.is_correct() {
+            for (seq, ran) in executed.ran {
+                let same = shared.oracles.execution.executed(replica, seq, ran);
+                shared.note(same);
+            }
+            for image in &executed.checkpoints {
+                let (seq, state) = (image.id.seq, image.id.state);
+                let same = shared.oracles.agreement.state(replica, seq, state);
+                shared.note(same);
+            }
+        }
+        for (client, reply) in executed.replies {
+            self.reply(client, reply, shared);
+        }
+        for image in executed.checkpoints {
+            self.store_later(StoreWork::Write(image), shared);
+        }
+        self.input(
+            CoreInput::Executed {
+                seq: executed.seq,
+                sessions: executed.sessions,
+                last_given: executed.last_given,
+            },
+            shared,
+        );
+    }
+
+    /// A state from peers is on the disk: the application takes it over.
+    pub(super) fn install(&mut self, installed: Installed, image: &Image, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else { return };
+        let seq = installed.seq();
+        if let Err(reason) = running.machine.install(image) {
+            shared.line(Name(self.id), format_args!("cannot install state {seq}: {reason}"));
+            return self.input(CoreInput::InstallFailed(seq), shared);
+        }
+        shared.line(Name(self.id), format_args!("installs the state of decision {seq}"));
+        let sessions = running.machine.sessions();
+        if self.is_correct() {
+            shared.oracles.agreement.starts_from(self.id, seq);
+            let same = shared.oracles.agreement.state(self.id, seq, image.id.state);
+            shared.note(same);
+        }
+        self.input(sessions, shared);
+        self.input(CoreInput::StateInstalled(installed), shared);
+    }
+
+    /// Says when a clock that runs at another speed was used.
+    pub(crate) fn count_skew(&self, shared: &mut Shared<P>) {
+        if self.clock != crate::plan::Clock::TRUE {
+            shared.counts.count(FaultKind::Skew);
+        }
+    }
+}

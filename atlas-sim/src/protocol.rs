@@ -1,0 +1,61 @@
+//! What the simulator must know of a protocol to run it.
+
+use crate::adversary::Adversary;
+use atlas_common::crypto::Signer;
+use atlas_common::{Digest, NodeId};
+use atlas_core::{Limits, OrderingProtocol};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a replica's configuration is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which replica.
+    pub me: NodeId,
+    /// How many there are.
+    pub replicas: usize,
+    /// The cluster.
+    pub genesis: Digest,
+    /// The key to sign with.
+    pub signer: Arc<dyn Signer>,
+    /// The cluster's limits.
+    pub limits: Limits,
+    /// How long a request may wait before a leader is suspected, to begin with.
+    pub patience: Duration,
+    /// A deliberate defect, by its name in [`SimProtocol::bugs`].
+    pub bug: Option<&'static str>,
+}
+
+/// A protocol that the simulator can run. A protocol of one's own needs [`Self::config`] only; the
+/// rest makes transcripts readable and adversaries clever.
+pub trait SimProtocol: OrderingProtocol {
+    /// The configuration of one replica.
+    fn config(setup: &Setup) -> Self::Config;
+
+    /// A message in a few words, for transcripts.
+    #[must_use]
+    fn describe(message: &Self::Message) -> String {
+        let text = format!("{message:?}");
+        text.chars().take(120).collect()
+    }
+
+    /// The names of the adversaries that know this protocol. Those that need no such knowledge
+    /// ([`crate::adversary::GENERAL`]) are always there.
+    #[must_use]
+    fn adversaries() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The adversary of this name.
+    #[must_use]
+    fn adversary(name: &str) -> Option<Box<dyn Adversary<Self>>> {
+        let _unknown = name;
+        None
+    }
+
+    /// The names of the defects that can be switched on to test the checkers.
+    #[must_use]
+    fn bugs() -> &'static [&'static str] {
+        &[]
+    }
+}
