@@ -1,5 +1,7 @@
 //! What both transports promise alike, over TLS on loopback and in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use atlas_common::crypto::{KeyPair, Signer};
 use atlas_common::{ClientId, Digest, NodeId};
 use atlas_communication::{

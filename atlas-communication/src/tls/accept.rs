@@ -1,15 +1,15 @@
 //! Connections that others dial: handshakes bounded in time and number, each checked before it may
 //! say a word.
 
+use super::Members;
 use super::greeting::{self, Answer, GreetingError, Hello, Role};
 use super::identity::{HandshakeRefusal, key_of, refusal_in};
 use super::stream::{Socket, part, prepare};
-use super::{ConnectionLimits, Members};
 use crate::clients::Seat;
 use crate::endpoint::ReplicaEndpoint;
 use crate::error::Refusal;
 use crate::inbox::ReplicaInboxes;
-use crate::limits::ReplicaLimits;
+use crate::limits::{ConnectionLimits, ReplicaLimits};
 use crate::link::{Destination, LinkEnd, read_frames, write_frames};
 use crate::network::Lane;
 use atlas_common::crypto::PublicKey;
@@ -172,14 +172,14 @@ impl Acceptor {
         };
         let (refusal, detail) = match self.identify(&mut stream).await {
             Ok(who) => {
-                let welcome = greeting::encode(&Answer::Welcome)?;
+                let welcome = greeting::encode(&Answer::Welcome);
                 greeting::send(&mut stream, &welcome).await?;
                 return Ok(Guest { stream, who });
             }
             Err((GreetingError::Io(error), _)) => return Err(error.into()),
             Err((GreetingError::Refused(refusal), detail)) => (refusal, detail),
         };
-        let answer = greeting::encode(&Answer::Refused(refusal))?;
+        let answer = greeting::encode(&Answer::Refused(refusal));
         // Whether the reason arrives changes nothing here.
         drop(greeting::send(&mut stream, &answer).await);
         Err(NotAdmitted {

@@ -44,7 +44,8 @@ pub(super) struct Dialler {
 }
 
 /// No connection came of an attempt.
-enum DialError {
+#[derive(Debug)]
+pub(super) enum DialError {
     RefusedByUs(Refusal),
     RefusedByPeer(Refusal),
     Failed(io::Error),
@@ -71,7 +72,7 @@ impl From<GreetingError> for DialError {
 }
 
 impl Dialler {
-    async fn dial(&self) -> Result<TlsStream<Socket>, DialError> {
+    pub(super) async fn dial(&self) -> Result<TlsStream<Socket>, DialError> {
         match timeout(self.limits.handshake(), self.handshake()).await {
             Ok(result) => result,
             Err(_elapsed) => Err(DialError::Failed(io::ErrorKind::TimedOut.into())),
@@ -117,7 +118,7 @@ impl Pauses {
     }
 
     /// From here on the longest.
-    const fn to_cap(&mut self) {
+    const fn jump_to_cap(&mut self) {
         self.next_ms = self.cap_ms;
     }
 
@@ -189,12 +190,12 @@ impl DialledLink {
                 Err(DialError::RefusedByUs(refusal)) => {
                     self.refusals.by_us(refusal);
                     report.refused("refused by us", refusal);
-                    pauses.to_cap();
+                    pauses.jump_to_cap();
                 }
                 Err(DialError::RefusedByPeer(refusal)) => {
                     self.refusals.by_peer(refusal);
                     report.refused("refused by the other side", refusal);
-                    pauses.to_cap();
+                    pauses.jump_to_cap();
                 }
             }
             sleep(pauses.next()).await;
@@ -302,7 +303,7 @@ mod tests {
         }
         pauses.reset();
         assert!(pauses.next().as_millis() <= 20);
-        pauses.to_cap();
+        pauses.jump_to_cap();
         assert!(pauses.next().as_millis() >= 1000);
     }
 }

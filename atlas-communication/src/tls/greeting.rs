@@ -57,18 +57,19 @@ pub(super) enum GreetingError {
 }
 
 /// A greeting or answer with its frame around it.
-pub(super) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     encode_as(VERSION, value)
 }
 
-pub(super) fn encode_as<T: Serialize>(version: u16, value: &T) -> io::Result<Vec<u8>> {
+#[expect(clippy::expect_used, reason = "numbers and digests always encode")]
+pub(super) fn encode_as<T: Serialize>(version: u16, value: &T) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&version.to_le_bytes());
-    wire::encode_into(value, &mut bytes).map_err(io::Error::other)?;
+    wire::encode_into(value, &mut bytes).expect("a greeting encodes");
     let len = (bytes.len() - HEADER_BYTES) as u32;
     bytes[..HEADER_BYTES].copy_from_slice(&len.to_le_bytes());
-    Ok(bytes)
+    bytes
 }
 
 /// Sends bytes that [`encode`] made.
@@ -119,10 +120,10 @@ mod tests {
                 lane: Lane::Transfer,
             },
         };
-        let bytes = encode(&hello).unwrap();
+        let bytes = encode(&hello);
         assert!(bytes.len() <= GREETING_BYTES_MAX);
         assert_eq!(decode::<Hello>(&bytes[HEADER_BYTES..]), Ok(hello));
-        let newer = encode_as(VERSION + 1, &"of another shape altogether").unwrap();
+        let newer = encode_as(VERSION + 1, &"of another shape altogether");
         assert_eq!(
             decode::<Hello>(&newer[HEADER_BYTES..]),
             Err(Refusal::WrongVersion)
