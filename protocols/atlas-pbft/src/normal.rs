@@ -1,0 +1,371 @@
+//! The normal case (OSDI'99, section 4.2): proposals, votes, decisions.
+
+use crate::message::{Message, Phase, PrePrepare, Prepared, Proof, Vote, prepare_digest};
+use crate::pbft::{Cx, Pbft, Timer};
+use crate::record::Record;
+use crate::slot::Counted;
+use atlas_common::{Digest, NodeId, SeqNo, View};
+use atlas_core::{Batch, Reject};
+
+impl Pbft {
+    /// The leader gives the batch the next slot.
+    pub(crate) fn on_propose(&mut self, batch: Batch, cx: &mut Cx<'_>) {
+        if !self.can_propose() {
+            cx.stopped(vec![batch]);
+            return;
+        }
+        let (view, seq, digest) = (self.view, self.next, batch.digest());
+        self.next = self.next.next();
+        let signing = prepare_digest(&self.membership, view, seq, &digest);
+        let signature = self.config.signer.sign(&signing);
+        let now = cx.now();
+        let slot = self.slot(seq);
+        slot.proposal = Some(digest);
+        slot.proposal_signature = Some((view, digest, signature));
+        slot.proposed_at = now;
+        self.keep_body(seq, batch.clone(), cx);
+        self.vote_prepare(seq, digest, cx);
+        cx.broadcast(Message::PrePrepare(PrePrepare {
+            view,
+            seq,
+            batch,
+            signature,
+        }));
+        self.check_prepared(seq, cx);
+        self.note_in_flight(cx);
+        self.ask_for_batch(cx);
+    }
+
+    fn can_propose(&self) -> bool {
+        let in_flight = self.next.prev().since(self.decided);
+        self.leads() && self.next <= self.high() && in_flight < self.config.in_flight_max
+    }
+
+    pub(crate) fn ask_for_batch(&self, cx: &mut Cx<'_>) {
+        if self.can_propose() {
+            cx.want_batch();
+        }
+    }
+
+    pub(crate) fn on_pre_prepare(&mut self, from: NodeId, proposal: PrePrepare, cx: &mut Cx<'_>) {
+        let PrePrepare {
+            view,
+            seq,
+            batch,
+            signature,
+        } = proposal;
+        if view < self.view || seq <= self.low() {
+            return cx.reject(from, Reject::Stale);
+        }
+        if view > self.view || self.changing || !self.in_window(seq) {
+            return cx.reject(from, Reject::OutOfWindow);
+        }
+        if batch.time() > cx.wall().after(self.config.clock_skew) {
+            return cx.reject(from, Reject::FutureTime);
+        }
+        let (leader, digest) = (self.leader(), batch.digest());
+        let vote = Vote {
+            phase: Phase::Prepare,
+            view,
+            seq,
+            digest,
+            signature,
+        };
+        if !self.count_vote(leader, vote, cx) {
+            return;
+        }
+        let now = cx.now();
+        let slot = self.slot(seq);
+        match slot.proposal {
+            Some(known) if known != digest => return cx.reject(from, Reject::Equivocation),
+            _ => slot.proposal = Some(digest),
+        }
+        slot.proposal_signature = Some((view, digest, signature));
+        slot.proposed_at = now;
+        self.keep_body(seq, batch, cx);
+        self.vote_prepare(seq, digest, cx);
+        self.check_prepared(seq, cx);
+        self.note_in_flight(cx);
+        self.advance(cx);
+    }
+
+    pub(crate) fn on_vote(&mut self, from: NodeId, vote: Vote, cx: &mut Cx<'_>) {
+        if vote.seq <= self.low() {
+            return;
+        }
+        if vote.seq > self.high() {
+            return cx.reject(from, Reject::OutOfWindow);
+        }
+        if from == self.me || !self.count_vote(from, vote, cx) {
+            return;
+        }
+        match vote.phase {
+            Phase::Prepare if vote.view == self.view && !self.changing => {
+                self.adopt_vouched(vote.seq, cx);
+                self.check_prepared(vote.seq, cx);
+            }
+            Phase::Prepare => {}
+            Phase::Commit => self.check_committed(vote.seq, vote.view, vote.digest, cx),
+        }
+    }
+
+    /// Counts a vote once per member. Says whether it may have changed anything: a proposal that
+    /// comes again does, since its body may be new.
+    fn count_vote(&mut self, from: NodeId, vote: Vote, cx: &mut Cx<'_>) -> bool {
+        match self.slot(vote.seq).count(from, vote) {
+            Counted::New => true,
+            Counted::Duplicate => vote.phase == Phase::Prepare && from == self.leader(),
+            Counted::Stale => {
+                cx.reject(from, Reject::Stale);
+                false
+            }
+            Counted::Equivocation(earlier) => {
+                cx.reject(from, Reject::Equivocation);
+                cx.evidence(from, Message::Vote(earlier), Message::Vote(vote));
+                false
+            }
+        }
+    }
+
+    /// A batch that f+1 replicas vouch for was proposed by the leader to a correct one: it can be
+    /// voted for without the leader's own message (our deviation 2).
+    fn adopt_vouched(&mut self, seq: SeqNo, cx: &mut Cx<'_>) {
+        let (view, enough) = (self.view, self.membership.quorums().one_correct());
+        let leads = self.leader() == self.me;
+        let now = cx.now();
+        let slot = self.slot(seq);
+        if slot.proposal.is_some() || leads {
+            return;
+        }
+        if let Some(digest) = slot.vouched(view, enough) {
+            slot.proposal = Some(digest);
+            slot.proposed_at = now;
+            self.accept(seq, digest, cx);
+            self.note_in_flight(cx);
+        }
+    }
+
+    /// Votes for the slot's proposal as soon as its body is here.
+    pub(crate) fn accept(&mut self, seq: SeqNo, digest: Digest, cx: &mut Cx<'_>) {
+        if self.has_body(seq, &digest) {
+            self.vote_prepare(seq, digest, cx);
+            self.check_prepared(seq, cx);
+        } else {
+            self.want(seq, digest, cx);
+        }
+    }
+
+    fn has_body(&mut self, seq: SeqNo, digest: &Digest) -> bool {
+        self.slot(seq).body(digest).is_some()
+    }
+
+    fn want(&mut self, seq: SeqNo, digest: Digest, cx: &mut Cx<'_>) {
+        // A slot's proposal, prepared and decided batch: no more than three searches for a slot.
+        if self.wanted.insert((digest, seq)) {
+            cx.fetch(digest);
+        }
+    }
+
+    pub(crate) fn keep_body(&mut self, seq: SeqNo, batch: Batch, cx: &mut Cx<'_>) {
+        let digest = batch.digest();
+        if !self.has_body(seq, &digest) {
+            self.log(
+                seq,
+                Record::Body {
+                    seq,
+                    batch: batch.clone(),
+                },
+                cx,
+            );
+            self.slot(seq).keep_body(batch);
+        }
+        if self.wanted.remove(&(digest, seq)) {
+            cx.release(digest);
+        }
+    }
+
+    pub(crate) fn on_body(&mut self, batch: Batch, cx: &mut Cx<'_>) {
+        let digest = batch.digest();
+        let from = (digest, SeqNo::ZERO);
+        let of_digest = self
+            .wanted
+            .range(from..)
+            .take_while(|(wanted, _)| *wanted == digest);
+        let seqs: Vec<SeqNo> = of_digest.map(|(_, seq)| *seq).collect();
+        for seq in seqs {
+            self.keep_body(seq, batch.clone(), cx);
+            if self.slot(seq).proposal == Some(digest) && !self.changing {
+                self.accept(seq, digest, cx);
+            }
+        }
+        self.advance(cx);
+    }
+
+    /// Votes to prepare, once in a view and slot.
+    fn vote_prepare(&mut self, seq: SeqNo, digest: Digest, cx: &mut Cx<'_>) {
+        let view = self.view;
+        let voted = self.slot(seq).voted.is_some_and(|(voted, _)| voted >= view);
+        if voted || !self.may_vote() || self.changing {
+            return;
+        }
+        self.slot(seq).voted = Some((view, digest));
+        self.log(seq, Record::Prepare { view, seq, digest }, cx);
+        self.cast(Phase::Prepare, seq, digest, cx);
+    }
+
+    /// Section 4.2, the predicate *prepared*: the proposal and a quorum of prepare votes for it.
+    pub(crate) fn check_prepared(&mut self, seq: SeqNo, cx: &mut Cx<'_>) {
+        let (view, me, quorum) = (self.view, self.me, self.quorum());
+        if self.changing || !self.may_vote() {
+            return;
+        }
+        let slot = self.slot(seq);
+        let Some(digest) = slot.proposal.filter(|d| slot.voted == Some((view, *d))) else {
+            return;
+        };
+        if slot.own_vote(Phase::Commit, me, view).is_some() {
+            return;
+        }
+        let votes = slot.votes(Phase::Prepare, view, &digest);
+        if votes.len() < quorum {
+            return;
+        }
+        let certificate = Prepared {
+            seq,
+            view,
+            digest,
+            votes,
+        };
+        slot.prepared = Some(certificate.clone());
+        self.log(seq, Record::Prepared(certificate), cx);
+        self.cast(Phase::Commit, seq, digest, cx);
+        self.check_committed(seq, view, digest, cx);
+    }
+
+    /// Section 4.2, the predicate *committed-local*: a quorum of commit votes. It decides in
+    /// whatever view it comes about, since no other batch can be prepared afterwards.
+    fn check_committed(&mut self, seq: SeqNo, view: View, digest: Digest, cx: &mut Cx<'_>) {
+        let (me, quorum) = (self.me, self.quorum());
+        let slot = self.slot(seq);
+        if slot.is_decided() {
+            return;
+        }
+        let votes = slot.votes(Phase::Commit, view, &digest);
+        if votes.len() < quorum {
+            return;
+        }
+        // The others' votes came after their records were durable. If the own vote is needed too,
+        // the decision waits for the own record.
+        let durable_elsewhere = votes.iter().filter(|(voter, _)| *voter != me).count() >= quorum;
+        self.slot(seq).guarded = !durable_elsewhere;
+        self.commit(
+            seq,
+            Proof {
+                view,
+                digest,
+                votes,
+            },
+            cx,
+        );
+    }
+
+    fn commit(&mut self, seq: SeqNo, proof: Proof, cx: &mut Cx<'_>) {
+        let digest = proof.digest;
+        self.slot(seq).proof = Some(proof);
+        if !self.has_body(seq, &digest) {
+            self.want(seq, digest, cx);
+        }
+        self.advance(cx);
+    }
+
+    /// A peer shows that a slot is decided.
+    pub(crate) fn on_committed(&mut self, from: NodeId, seq: SeqNo, proof: Proof, cx: &mut Cx<'_>) {
+        if seq <= self.decided {
+            return cx.reject(from, Reject::Stale);
+        }
+        if seq > self.high() {
+            return cx.fetch_state(seq);
+        }
+        if !self.slot(seq).is_decided() {
+            self.commit(seq, proof, cx);
+        }
+    }
+
+    /// A decision that log transfer brought.
+    pub(crate) fn on_learnt(&mut self, seq: SeqNo, batch: Batch, proof: Proof, cx: &mut Cx<'_>) {
+        if seq != self.decided.next() {
+            return;
+        }
+        self.keep_body(seq, batch, cx);
+        if !self.slot(seq).is_decided() {
+            self.slot(seq).proof = Some(proof);
+        }
+        self.advance(cx);
+    }
+
+    /// Decides slots in their order, as far as they are committed and their bodies are here.
+    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>) {
+        let before = self.decided;
+        while let Some((batch, proof, guarded)) = self.next_decision() {
+            let seq = self.decided.next();
+            self.decided = seq;
+            self.next = self.next.max(seq.next());
+            if guarded {
+                cx.decide(seq, batch, proof.clone());
+            } else {
+                // A quorum of others has this durable: the loss of the own record loses nothing.
+                cx.decide_unguarded(seq, batch, proof.clone());
+            }
+            self.log(seq, Record::Committed { seq, proof }, cx);
+            self.slot(seq).forget_other_bodies();
+        }
+        if self.decided > before {
+            self.fruitless = 0;
+            self.stalled = self.any_in_flight().then(|| cx.now());
+            self.watch_leader(cx);
+            self.ask_for_batch(cx);
+        }
+    }
+
+    fn next_decision(&self) -> Option<(Batch, Proof, bool)> {
+        let slot = self.slots.get(&self.decided.next())?;
+        let proof = slot.proof.clone()?;
+        #[cfg(feature = "seeded-bugs")]
+        if self.has_bug(crate::bugs::SeededBug::ExecuteWithoutBody) {
+            // The defect: whatever is at hand is taken for the decided batch.
+            let at_hand = slot.bodies().next().cloned().unwrap_or_else(Batch::null);
+            return Some((at_hand, proof, slot.guarded));
+        }
+        let batch = slot.body(&proof.digest)?.clone();
+        Some((batch, proof, slot.guarded))
+    }
+
+    pub(crate) fn any_in_flight(&self) -> bool {
+        self.slots
+            .range(self.decided.next()..)
+            .any(|(_, slot)| slot.in_flight())
+    }
+
+    /// Something is on its way: from now on it is watched.
+    pub(crate) fn note_in_flight(&mut self, cx: &mut Cx<'_>) {
+        if self.stalled.is_none() && self.any_in_flight() {
+            self.stalled = Some(cx.now());
+            self.watch_leader(cx);
+        }
+        self.hurry_status(cx);
+    }
+
+    /// Sets the leader's deadline: that of the request that waits longest, or of the slot that is to
+    /// be decided next, whichever is earlier. Neither is put off by the progress of others.
+    pub(crate) fn watch_leader(&mut self, cx: &mut Cx<'_>) {
+        let since = [self.waiting.map(|waiting| waiting.since), self.stalled];
+        let oldest = since.into_iter().flatten().min();
+        match oldest {
+            Some(since) if !self.changing && self.may_vote() => {
+                let timeout = self.config.timeout_after(self.fruitless);
+                cx.set_timer_at(Timer::Leader, since.max(self.view_since).after(timeout));
+            }
+            _ => cx.cancel_timer(Timer::Leader),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! View changes (OSDI'99, section 4.4; joining and back-off: section 4.5.2).
+
+use crate::message::{
+    Message, NewView, Prepared, SignedViewChange, ViewChange, new_view_digest, view_change_digest,
+};
+use crate::new_view;
+use crate::pbft::{Cx, Pbft, Timer};
+use crate::record::Record;
+use crate::sealed::Sealed;
+use crate::verify::leader_of;
+use atlas_common::{Digest, NodeId, SeqNo, View};
+use atlas_core::{Batch, Reject};
+use std::collections::BTreeMap;
+
+impl Pbft {
+    pub(crate) fn on_leader_timeout(&mut self, cx: &mut Cx<'_>) {
+        if !self.changing {
+            self.start_view_change(self.view.next(), cx);
+        }
+    }
+
+    /// The new leader did not begin its view in time: on to the next.
+    pub(crate) fn on_new_view_timeout(&mut self, cx: &mut Cx<'_>) {
+        if self.changing {
+            self.start_view_change(self.view.next(), cx);
+        }
+    }
+
+    pub(crate) fn suspect(&mut self, cx: &mut Cx<'_>) {
+        if !self.changing {
+            self.start_view_change(self.view.next(), cx);
+        }
+    }
+
+    /// Leaders take turns, so leadership can only be handed to the next: the leader leaves its view,
+    /// and the others follow when it has gone quiet.
+    pub(crate) fn on_transfer(&mut self, to: NodeId, cx: &mut Cx<'_>) {
+        if self.leads() && to == leader_of(&self.membership, self.view.next()) {
+            self.start_view_change(self.view.next(), cx);
+        }
+    }
+
+    /// Leaves the view for `target`: nothing is voted for in an earlier one any more.
+    pub(crate) fn start_view_change(&mut self, target: View, cx: &mut Cx<'_>) {
+        if !self.may_vote() || target <= self.view {
+            return;
+        }
+        self.view = target;
+        self.changing = true;
+        self.new_view = None;
+        self.stalled = None;
+        self.fruitless = self.fruitless.saturating_add(1);
+        let stable = self
+            .stable
+            .as_ref()
+            .map(|certificate| (**certificate).clone());
+        let change = ViewChange {
+            view: target,
+            stable,
+            prepared: self.prepared_slots(),
+        };
+        let change = Sealed::new(change);
+        let signing = view_change_digest(&self.membership, &change);
+        let signature = self.config.signer.sign(&signing);
+        let signed = SignedViewChange {
+            from: self.me,
+            change,
+            signature,
+        };
+        self.hard_state_lsn = cx.persist(Record::ViewChange(signed.clone()));
+        self.changes.insert(self.me, signed.clone());
+        cx.broadcast(Message::ViewChange(signed));
+        cx.leader(target, None);
+        cx.cancel_timer(Timer::Leader);
+        cx.cancel_timer(Timer::NewView);
+        self.new_view_timer = None;
+        self.hurry_status(cx);
+        self.check_quorum(cx);
+    }
+
+    /// Everything above the checkpoint that may have been decided somewhere.
+    fn prepared_slots(&self) -> Vec<Prepared> {
+        let low = self.low();
+        let above = self.slots.range(low.next()..);
+        #[allow(unused_mut, reason = "the seeded bug below changes it")]
+        let mut prepared: Vec<Prepared> = above
+            .filter_map(|(_, slot)| slot.prepared.clone())
+            .collect();
+        #[cfg(feature = "seeded-bugs")]
+        if self.has_bug(crate::bugs::SeededBug::DropPreparedSlots) {
+            prepared.truncate(1);
+        }
+        prepared
+    }
+
+    pub(crate) fn on_view_change(&mut self, signed: SignedViewChange, cx: &mut Cx<'_>) {
+        let (from, view) = (signed.from, signed.change.view);
+        if view < self.view || (view == self.view && !self.changing) {
+            // It missed that a view has begun.
+            self.send_new_view(from, cx);
+            return;
+        }
+        let newest = self.changes.get(&from).map(|known| known.change.view);
+        if newest.is_some_and(|newest| newest >= view) {
+            return;
+        }
+        self.changes.insert(from, signed);
+        self.join(cx);
+        self.check_quorum(cx);
+    }
+
+    /// f+1 members want higher views, so a correct one does: follow to the lowest of these. Fewer
+    /// move nobody.
+    fn join(&mut self, cx: &mut Cx<'_>) {
+        let views = self.changes.values().map(|signed| signed.change.view);
+        let higher: Vec<View> = views.filter(|view| *view > self.view).collect();
+        if higher.len() >= self.membership.quorums().one_correct()
+            && let Some(lowest) = higher.into_iter().min()
+        {
+            self.start_view_change(lowest, cx);
+        }
+    }
+
+    /// With a quorum for the wanted view its leader begins it, and the others give it a deadline.
+    pub(crate) fn check_quorum(&mut self, cx: &mut Cx<'_>) {
+        if !self.changing {
+            return;
+        }
+        let (view, quorum) = (self.view, self.quorum());
+        let of_view = self
+            .changes
+            .values()
+            .filter(|signed| signed.change.view == view);
+        let supporters: Vec<SignedViewChange> = of_view.cloned().collect();
+        if leader_of(&self.membership, view) == self.me && supporters.len() >= quorum {
+            self.begin_view(supporters, cx);
+            return;
+        }
+        // Who is further has wanted this view too. Without them, a quorum spread over two views
+        // would wait for ever.
+        let at_least = self
+            .changes
+            .values()
+            .filter(|s| s.change.view >= view)
+            .count();
+        if at_least >= quorum && self.new_view_timer != Some(view) {
+            self.new_view_timer = Some(view);
+            cx.set_timer(Timer::NewView, self.config.timeout_after(self.fruitless));
+        }
+    }
+
+    fn begin_view(&mut self, changes: Vec<SignedViewChange>, cx: &mut Cx<'_>) {
+        let view = self.view;
+        let signing = new_view_digest(&self.membership, view, &changes);
+        let signature = self.config.signer.sign(&signing);
+        let new_view = NewView {
+            view,
+            changes,
+            signature,
+        };
+        self.enter(new_view.clone(), cx);
+        cx.broadcast(Message::NewView(new_view));
+    }
+
+    pub(crate) fn on_new_view(&mut self, from: NodeId, new_view: NewView, cx: &mut Cx<'_>) {
+        let known = new_view.view < self.view || (new_view.view == self.view && !self.changing);
+        if known {
+            return cx.reject(from, Reject::Stale);
+        }
+        self.enter(new_view, cx);
+    }
+
+    /// Enters a view: what it begins with follows from its view changes and nothing else.
+    fn enter(&mut self, new_view: NewView, cx: &mut Cx<'_>) {
+        #[allow(unused_mut, reason = "the seeded bug below changes it")]
+        let mut newest_wins = true;
+        #[cfg(feature = "seeded-bugs")]
+        if self.has_bug(crate::bugs::SeededBug::OldestCertificateWins) {
+            newest_wins = false;
+        }
+        let (entered, _) = new_view::entered(new_view.view, &new_view.changes, newest_wins);
+        self.view = entered.view;
+        self.changing = false;
+        self.view_since = cx.now();
+        self.view_changes += 1;
+        self.new_view_timer = None;
+        self.changes
+            .retain(|_, signed| signed.change.view > entered.view);
+        self.entered = entered.clone();
+        self.new_view = Some(new_view);
+        self.hard_state_lsn = cx.persist(Record::Entered(entered));
+        let dropped = self.drop_old_proposals();
+        self.propose_again(cx);
+        cx.cancel_timer(Timer::NewView);
+        cx.leader(self.view, Some(self.leader()));
+        cx.stopped(dropped);
+        if self.entered.low > self.decided {
+            cx.fetch_state(self.entered.low);
+        }
+        self.stalled = self.any_in_flight().then(|| cx.now());
+        self.hurry_status(cx);
+        self.watch_leader(cx);
+        self.advance(cx);
+        self.ask_for_batch(cx);
+    }
+
+    /// Forgets the proposals of earlier views. Gives the batches that the new view does not hold.
+    fn drop_old_proposals(&mut self) -> Vec<Batch> {
+        let kept: BTreeMap<SeqNo, Digest> = self.entered.proposals.iter().copied().collect();
+        let mut dropped = Vec::new();
+        for (seq, slot) in &mut self.slots {
+            slot.proposal = None;
+            slot.proposal_signature = None;
+            if slot.is_decided() {
+                continue;
+            }
+            let kept = kept.get(seq);
+            dropped.extend(slot.bodies().filter(|b| Some(&b.digest()) != kept).cloned());
+        }
+        dropped.retain(|batch| !batch.is_null());
+        dropped
+    }
+
+    /// Takes up the slots that the view begins with, and votes for them where it can.
+    pub(crate) fn propose_again(&mut self, cx: &mut Cx<'_>) {
+        let proposals = self.entered.proposals.clone();
+        let last = proposals.last().map_or(self.entered.low, |(seq, _)| *seq);
+        self.next = last.max(self.low()).max(self.decided).next();
+        let null = Batch::null();
+        for (seq, digest) in proposals {
+            if seq <= self.low() {
+                continue;
+            }
+            let now = cx.now();
+            let slot = self.slot(seq);
+            slot.proposal = Some(digest);
+            slot.proposed_at = now;
+            slot.forget_other_bodies();
+            if digest == null.digest() {
+                self.keep_body(seq, null.clone(), cx);
+            }
+            self.accept(seq, digest, cx);
+        }
+    }
+
+    pub(crate) fn send_new_view(&self, to: NodeId, cx: &mut Cx<'_>) {
+        if let Some(new_view) = self.new_view.clone().filter(|_| !self.changing) {
+            cx.send_to(to, Message::NewView(new_view));
+        }
+    }
+}
