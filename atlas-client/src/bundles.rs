@@ -65,7 +65,11 @@ pub(crate) struct Bundles {
 
 impl Bundles {
     pub(crate) fn new() -> Self {
-        Self { queue: VecDeque::new(), next: OpNumber(1), live: 0 }
+        Self {
+            queue: VecDeque::new(),
+            next: OpNumber(1),
+            live: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -84,7 +88,10 @@ impl Bundles {
 
     /// All operations up to here are answered, or known to be executed and given up.
     pub(crate) fn acknowledged(&self) -> OpNumber {
-        self.queue.front().map_or(self.next, |oldest| oldest.bundle.first()).prev()
+        self.queue
+            .front()
+            .map_or(self.next, |oldest| oldest.bundle.first())
+            .prev()
     }
 
     /// Operations from the oldest unanswered one to the newest.
@@ -102,10 +109,19 @@ impl Bundles {
         (sent_at, resend_at): (Time, Time),
     ) {
         debug_assert_eq!(bundle.first(), self.next);
-        let waiter =
-            |call: &Call| Some(Waiter { id: call.id, deadline: call.deadline, read: call.read });
+        let waiter = |call: &Call| {
+            Some(Waiter {
+                id: call.id,
+                deadline: call.deadline,
+                read: call.read,
+            })
+        };
         let waiters: Vec<Option<Waiter>> = calls.iter().map(waiter).collect();
-        let earliest = calls.iter().map(|call| call.deadline).min().unwrap_or(Time::NEVER);
+        let earliest = calls
+            .iter()
+            .map(|call| call.deadline)
+            .min()
+            .unwrap_or(Time::NEVER);
         self.next = bundle.last().next();
         self.live += calls.len();
         let unresolved = calls.len();
@@ -155,7 +171,10 @@ impl Bundles {
     /// Lets go of what needs no more: bundles with all results, and those that nobody waits for and
     /// that were certainly executed, because a later operation of the session was.
     fn retire(&mut self) {
-        let newest = self.queue.iter().rposition(|one| one.unresolved < one.waiters.len());
+        let newest = self
+            .queue
+            .iter()
+            .rposition(|one| one.unresolved < one.waiters.len());
         let mut position = 0;
         self.queue.retain(|one| {
             let executed = newest.is_some_and(|newest| position < newest);
@@ -193,14 +212,20 @@ impl Bundles {
     /// When something is due: a deadline, or a retransmission while anybody waits.
     pub(crate) fn next_deadline(&self, retransmitting: bool) -> Time {
         let due = |one: &InFlight| {
-            if retransmitting { one.earliest.min(one.resend_at) } else { one.earliest }
+            if retransmitting {
+                one.earliest.min(one.resend_at)
+            } else {
+                one.earliest
+            }
         };
         self.queue.iter().map(due).min().unwrap_or(Time::NEVER)
     }
 
     /// Whether the oldest bundle is to be sent again.
     pub(crate) fn oldest_is_due(&self, now: Time) -> bool {
-        self.queue.front().is_some_and(|oldest| oldest.resend_at <= now)
+        self.queue
+            .front()
+            .is_some_and(|oldest| oldest.resend_at <= now)
     }
 
     /// The bundles to be sent again now, the same bytes as ever, and the replica that let one lie.
@@ -225,7 +250,11 @@ impl Bundles {
     /// The bundles that went to this replica alone, which is gone: they have to go elsewhere.
     pub(crate) fn redirect(&mut self, gone: NodeId) -> Vec<Bytes> {
         let mut again = Vec::new();
-        for one in self.queue.iter_mut().filter(|one| one.target == Target::One(gone)) {
+        for one in self
+            .queue
+            .iter_mut()
+            .filter(|one| one.target == Target::One(gone))
+        {
             one.target = Target::All;
             // No round trip is measured on it: which of the two was answered?
             one.attempts += 1;
@@ -265,7 +294,11 @@ impl InFlight {
         let numbered = self.bundle.numbered();
         for ((number, operation), slot) in numbered.zip(&mut self.waiters) {
             if let Some(waiter) = slot.take_if(|waiter| which(waiter)) {
-                given_up.push(GivenUp { waiter, number, operation: operation.clone() });
+                given_up.push(GivenUp {
+                    waiter,
+                    number,
+                    operation: operation.clone(),
+                });
             }
         }
     }

@@ -137,7 +137,11 @@ fn refuse_unless(
     if good {
         return Ok(());
     }
-    Err(ConfigError::Setting { key, found: found.to_string(), expected: expected.to_owned() })
+    Err(ConfigError::Setting {
+        key,
+        found: found.to_string(),
+        expected: expected.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -152,10 +156,19 @@ mod tests {
     fn the_defaults_work_and_contradictions_are_named() {
         let good = config(FaultModel::Byzantine);
         assert_eq!(good.validate(), Ok(()));
-        let bad = CoreConfig { retransmit_max: Duration::from_millis(1), ..good.clone() };
+        let bad = CoreConfig {
+            retransmit_max: Duration::from_millis(1),
+            ..good.clone()
+        };
         let text = bad.validate().unwrap_err().to_string();
-        assert_eq!(text, "retransmit_max is 1 ms: expected at least retransmit_min, 200 ms");
-        let bad = CoreConfig { bundles_in_flight_max: 0, ..good };
+        assert_eq!(
+            text,
+            "retransmit_max is 1 ms: expected at least retransmit_min, 200 ms"
+        );
+        let bad = CoreConfig {
+            bundles_in_flight_max: 0,
+            ..good
+        };
         let text = bad.validate().unwrap_err().to_string();
         assert_eq!(text, "bundles_in_flight_max is 0: expected at least 1");
     }

@@ -1,6 +1,8 @@
 //! The client as a state machine without I/O.
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::bundles::{Bundles, GivenUp};
@@ -87,7 +89,10 @@ impl ClientCore {
     /// When the configuration cannot work.
     pub fn new(config: CoreConfig, signer: Arc<dyn Signer>) -> Result<Self, ConfigError> {
         config.validate()?;
-        let id = ClientId { key: signer.public_key(), instance: config.instance };
+        let id = ClientId {
+            key: signer.public_key(),
+            instance: config.instance,
+        };
         let open = RequestBundle::open(id, &config.genesis, signer.as_ref());
         Ok(Self {
             id,
@@ -143,7 +148,12 @@ impl ClientCore {
     /// Calls an operation. It is given up at `deadline`.
     pub fn call_until(&mut self, deadline: Time, operation: Bytes) -> CallId {
         let id = self.next_id();
-        self.enqueue(Call { id, operation, deadline, read: false });
+        self.enqueue(Call {
+            id,
+            operation,
+            deadline,
+            read: false,
+        });
         id
     }
 
@@ -151,7 +161,12 @@ impl ClientCore {
     /// can also execute in order, without an effect: that is what becomes of a read that the replicas
     /// cannot agree on, and of linearizable ones where the cluster has no unordered reads.
     pub fn read(&mut self, now: Time, operation: Bytes, consistency: Consistency) -> CallId {
-        self.read_until(now, now.after(self.config.call_timeout), operation, consistency)
+        self.read_until(
+            now,
+            now.after(self.config.call_timeout),
+            operation,
+            consistency,
+        )
     }
 
     /// As [`ClientCore::read`]. It is given up at `deadline`.
@@ -163,7 +178,12 @@ impl ClientCore {
         consistency: Consistency,
     ) -> CallId {
         let id = self.next_id();
-        let call = Call { id, operation, deadline, read: true };
+        let call = Call {
+            id,
+            operation,
+            deadline,
+            read: true,
+        };
         if consistency == Consistency::Linearizable && !self.config.unordered_reads {
             self.enqueue(call);
         } else if self.admit(&call, self.reads.len(), self.config.reads_in_flight_max) {
@@ -190,7 +210,11 @@ impl ClientCore {
                     self.session_expired(session);
                 }
             }
-            Reply::Results { session, first, results } => {
+            Reply::Results {
+                session,
+                first,
+                results,
+            } => {
                 if self.session.id() == Some(session) && !results.is_empty() {
                     let answered = self.bundles.results(from, first, results);
                     self.measure(now, answered.sent_once_at);
@@ -201,6 +225,8 @@ impl ClientCore {
             }
             Reply::Read { id, result, .. } => self.read_answered(from, id, Some(result)),
             Reply::ReadRefused(id) => self.read_answered(from, id, None),
+            // One replica's word about itself: the core neither asks for it nor relies on it.
+            Reply::Status { .. } => {}
         }
     }
 
@@ -268,11 +294,18 @@ impl ClientCore {
         }
     }
 
-    /// The next thing to do, or `None` when all is done for now.
+    /// The next thing to do, or `None` when all is done for now. What waits is put into bundles and
+    /// signed here.
     pub fn poll(&mut self, now: Time) -> Option<Output> {
         if self.out.is_empty() {
             self.fill(now);
         }
+        self.next_output()
+    }
+
+    /// As [`ClientCore::poll`], but leaves what waits where it is: for a driver that hands out
+    /// replies first, to let those who get them call again.
+    pub fn next_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 }
@@ -309,11 +342,17 @@ impl ClientCore {
     fn admit(&mut self, call: &Call, waiting: usize, waiting_max: usize) -> bool {
         let limit_bytes = self.config.limits.operation_bytes_max;
         let found_bytes = call.operation.len();
-        let bytes_free = self.config.bytes_waiting_max.saturating_sub(self.waiting.bytes());
+        let bytes_free = self
+            .config
+            .bytes_waiting_max
+            .saturating_sub(self.waiting.bytes());
         let error = if self.closed {
             CallError::Closed
         } else if found_bytes > limit_bytes {
-            CallError::TooLarge { found_bytes, limit_bytes }
+            CallError::TooLarge {
+                found_bytes,
+                limit_bytes,
+            }
         } else if waiting >= waiting_max || found_bytes > bytes_free {
             CallError::Busy { waiting }
         } else {
@@ -336,7 +375,8 @@ impl ClientCore {
                 self.send_bundle(now, session);
             }
         } else if self.session.is_none() && self.anybody_waits() {
-            self.session.request_sent(now, now.after(self.timer.timeout()));
+            self.session
+                .request_sent(now, now.after(self.timer.timeout()));
             let target = self.leader.target();
             self.send(target, ClientMessage::Bundle(self.session.request()));
         }
@@ -346,7 +386,9 @@ impl ClientCore {
     /// the replicas keep replies for, so that a lost reply can always be had again.
     fn may_send(&self) -> bool {
         let limits = &self.config.limits;
-        let room = limits.session_replies_max.saturating_sub(self.bundles.span());
+        let room = limits
+            .session_replies_max
+            .saturating_sub(self.bundles.span());
         let wanted = self.bundles.live().min(limits.bundle_operations_max);
         let full = self.waiting.bytes() >= limits.bundle_bytes_max;
         !self.waiting.is_empty()
@@ -357,7 +399,9 @@ impl ClientCore {
 
     fn send_bundle(&mut self, now: Time, session: SessionId) {
         let limits = &self.config.limits;
-        let room = limits.session_replies_max.saturating_sub(self.bundles.span());
+        let room = limits
+            .session_replies_max
+            .saturating_sub(self.bundles.span());
         let count_max = limits.bundle_operations_max.min(room);
         let calls = self.waiting.take(count_max, limits.bundle_bytes_max);
         let operations: Vec<Bytes> = calls.iter().map(|call| call.operation.clone()).collect();
@@ -381,7 +425,8 @@ impl ClientCore {
     fn retransmit(&mut self, now: Time) {
         if self.session.resend_at().is_some_and(|at| at <= now) {
             self.timer.expired();
-            self.session.request_sent(now, now.after(self.timer.timeout()));
+            self.session
+                .request_sent(now, now.after(self.timer.timeout()));
             self.send(Target::All, ClientMessage::Bundle(self.session.request()));
         }
         // Several bundles lost together are one loss.
@@ -399,7 +444,11 @@ impl ClientCore {
     }
 
     fn give_up(&mut self, session: SessionId, call: &GivenUp, doubt: Doubt, of_read: CallError) {
-        let request = RequestId { client: self.id, session, operation: call.number };
+        let request = RequestId {
+            client: self.id,
+            session,
+            operation: call.number,
+        };
         let unknown = CallError::UnknownOutcome { request, doubt };
         let error = if call.waiter.read { of_read } else { unknown };
         self.complete(call.waiter.id, Err(error));
@@ -412,13 +461,23 @@ impl ClientCore {
             if given_up.waiter.read {
                 reads.push(given_up);
             } else {
-                self.give_up(session, &given_up, Doubt::SessionExpired, CallError::TimedOut);
+                self.give_up(
+                    session,
+                    &given_up,
+                    Doubt::SessionExpired,
+                    CallError::TimedOut,
+                );
             }
         }
         for read in reads.into_iter().rev() {
             let (id, deadline) = (read.waiter.id, read.waiter.deadline);
             let operation = read.operation;
-            self.waiting.push_front(Call { id, operation, deadline, read: true });
+            self.waiting.push_front(Call {
+                id,
+                operation,
+                deadline,
+                read: true,
+            });
         }
     }
 
@@ -440,7 +499,9 @@ impl ClientCore {
         };
         let count = asked.as_ref().map_or(quorums.n(), Vec::len);
         let resend_at = now.after(self.timer.timeout());
-        let request = self.reads.start(call, consistency, needed, count, resend_at);
+        let request = self
+            .reads
+            .start(call, consistency, needed, count, resend_at);
         match asked {
             None => self.send(Target::All, ClientMessage::Read(request)),
             Some(replicas) => {

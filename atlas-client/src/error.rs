@@ -23,7 +23,10 @@ pub struct RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (client, session, operation) = (self.client, self.session, self.operation);
-        write!(f, "operation {operation} of session {session} of client {client:?}")
+        write!(
+            f,
+            "operation {operation} of session {session} of client {client:?}"
+        )
     }
 }
 
@@ -159,9 +162,17 @@ pub enum NotReady {
 fn describe(reachable: &[NodeId], unreachable: &[NodeId]) -> String {
     let list = |ids: &[NodeId]| {
         let names: Vec<String> = ids.iter().map(NodeId::to_string).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
     };
-    format!("replicas reachable: {}; unreachable: {}", list(reachable), list(unreachable))
+    format!(
+        "replicas reachable: {}; unreachable: {}",
+        list(reachable),
+        list(unreachable)
+    )
 }
 
 #[cfg(test)]
@@ -171,9 +182,19 @@ mod tests {
 
     #[test]
     fn only_what_certainly_had_no_effect_may_be_sent_again() {
-        let client = ClientId { key: PublicKey([7; 32]), instance: 1 };
-        let request = RequestId { client, session: SessionId(2), operation: OpNumber(3) };
-        let unknown = CallError::UnknownOutcome { request, doubt: Doubt::Deadline };
+        let client = ClientId {
+            key: PublicKey([7; 32]),
+            instance: 1,
+        };
+        let request = RequestId {
+            client,
+            session: SessionId(2),
+            operation: OpNumber(3),
+        };
+        let unknown = CallError::UnknownOutcome {
+            request,
+            doubt: Doubt::Deadline,
+        };
         assert!(!unknown.is_retry_safe());
         assert!(!CallError::from(ApplicationError::Failed).is_retry_safe());
         assert!(!CallError::from(ApplicationError::ReplyTooLarge).is_retry_safe());

@@ -67,11 +67,19 @@ impl LeaderTracker {
         for hint in self.hints.iter().flatten() {
             *counts.entry((hint.view, hint.leader)).or_default() += 1;
         }
-        let enough = counts.into_iter().rev().find(|(_, count)| *count >= self.needed);
-        let Some(((view, leader), _)) = enough else { return };
+        let enough = counts
+            .into_iter()
+            .rev()
+            .find(|(_, count)| *count >= self.needed);
+        let Some(((view, leader), _)) = enough else {
+            return;
+        };
         let leader = leader.filter(|leader| leader.index() < self.hints.len());
         self.believed = Some(LeaderHint { view, leader });
-        if self.distrusted_view.is_some_and(|distrusted| distrusted != view) {
+        if self
+            .distrusted_view
+            .is_some_and(|distrusted| distrusted != view)
+        {
             self.distrusted_view = None;
             self.distrusted_for = 0;
             self.distrust_next = DISTRUST_MIN;
@@ -98,7 +106,13 @@ impl LeaderTracker {
         if replica.index() == self.home {
             self.home = (self.home + 1) % self.hints.len();
         }
-        let Some(LeaderHint { view, leader: Some(leader) }) = self.believed else { return };
+        let Some(LeaderHint {
+            view,
+            leader: Some(leader),
+        }) = self.believed
+        else {
+            return;
+        };
         if leader == replica && self.distrusted_for == 0 {
             self.distrusted_view = Some(view);
             self.distrusted_for = self.distrust_next;
@@ -130,7 +144,11 @@ impl LeaderTracker {
         let n = self.down.len();
         let ring = (0..n).map(|i| (self.home + i) % n);
         let (up, down): (Vec<usize>, Vec<usize>) = ring.partition(|i| !self.down[*i]);
-        up.into_iter().chain(down).take(count).map(|i| NodeId(i as u32)).collect()
+        up.into_iter()
+            .chain(down)
+            .take(count)
+            .map(|i| NodeId(i as u32))
+            .collect()
     }
 }
 
@@ -144,7 +162,10 @@ mod tests {
     }
 
     fn hint(view: u64, leader: u32) -> LeaderHint {
-        LeaderHint { view: View(view), leader: Some(NodeId(leader)) }
+        LeaderHint {
+            view: View(view),
+            leader: Some(NodeId(leader)),
+        }
     }
 
     #[test]
@@ -184,7 +205,10 @@ mod tests {
     #[test]
     fn without_a_leader_one_replica_is_home_until_it_fails() {
         let mut leader = tracker();
-        let none = LeaderHint { view: View(0), leader: None };
+        let none = LeaderHint {
+            view: View(0),
+            leader: None,
+        };
         leader.hint(NodeId(0), none);
         leader.hint(NodeId(1), none);
         assert_eq!(leader.target(), Target::One(NodeId(2)));
@@ -192,7 +216,10 @@ mod tests {
         assert_eq!(leader.target(), Target::One(NodeId(3)));
         leader.set_down(NodeId(3), true);
         assert_eq!(leader.target(), Target::One(NodeId(0)));
-        assert_eq!(leader.readers(4), [NodeId(0), NodeId(1), NodeId(2), NodeId(3)]);
+        assert_eq!(
+            leader.readers(4),
+            [NodeId(0), NodeId(1), NodeId(2), NodeId(3)]
+        );
         leader.hint(NodeId(0), hint(1, 3));
         leader.hint(NodeId(1), hint(1, 3));
         assert_eq!(leader.target(), Target::All);

@@ -47,7 +47,11 @@ pub(crate) struct Reads {
 
 impl Reads {
     pub(crate) fn new(replicas: usize) -> Self {
-        Self { replicas, reads: BTreeMap::new(), due: BTreeSet::new() }
+        Self {
+            replicas,
+            reads: BTreeMap::new(),
+            due: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -86,7 +90,9 @@ impl Reads {
         id: CallId,
         result: Option<OperationResult>,
     ) -> ReadStep {
-        let Some(read) = self.reads.get_mut(&id) else { return ReadStep::Wait };
+        let Some(read) = self.reads.get_mut(&id) else {
+            return ReadStep::Wait;
+        };
         match result {
             None => {
                 read.votes.remove(&from);
@@ -106,16 +112,29 @@ impl Reads {
                 }
             }
         }
-        if read.is_hopeless() { self.further(id, None) } else { ReadStep::Wait }
+        if read.is_hopeless() {
+            self.further(id, None)
+        } else {
+            ReadStep::Wait
+        }
     }
 
     /// Takes a read a step further: from those asked first to all, from all to the order.
     fn further(&mut self, id: CallId, resend_at: Option<Time>) -> ReadStep {
-        let Some(read) = self.reads.get_mut(&id) else { return ReadStep::Wait };
+        let Some(read) = self.reads.get_mut(&id) else {
+            return ReadStep::Wait;
+        };
         if read.asked >= self.replicas {
-            let Some(read) = self.remove(id) else { return ReadStep::Wait };
+            let Some(read) = self.remove(id) else {
+                return ReadStep::Wait;
+            };
             let (operation, deadline) = (read.operation, read.deadline);
-            return ReadStep::Order(Call { id, operation, deadline, read: true });
+            return ReadStep::Order(Call {
+                id,
+                operation,
+                deadline,
+                read: true,
+            });
         }
         self.due.remove(&(read.due(), id));
         read.asked = self.replicas;
@@ -125,10 +144,17 @@ impl Reads {
     }
 
     /// The reads that are due: those whose deadline passed, and what comes next for the others.
-    pub(crate) fn on_timeout(&mut self, now: Time, resend_at: Time) -> (Vec<CallId>, Vec<ReadStep>) {
+    pub(crate) fn on_timeout(
+        &mut self,
+        now: Time,
+        resend_at: Time,
+    ) -> (Vec<CallId>, Vec<ReadStep>) {
         let (mut expired, mut steps) = (Vec::new(), Vec::new());
-        let due: Vec<CallId> =
-            self.due.range(..=(now, CallId(u64::MAX))).map(|(_, id)| *id).collect();
+        let due: Vec<CallId> = self
+            .due
+            .range(..=(now, CallId(u64::MAX)))
+            .map(|(_, id)| *id)
+            .collect();
         for id in due {
             if self.reads.get(&id).is_some_and(|read| read.deadline <= now) {
                 self.remove(id);
@@ -161,7 +187,11 @@ impl Reads {
 impl Read {
     fn request(&self, id: CallId) -> ReadRequest {
         let (consistency, operation) = (self.consistency, self.operation.clone());
-        ReadRequest { id: id.0, consistency, operation }
+        ReadRequest {
+            id: id.0,
+            consistency,
+            operation,
+        }
     }
 
     fn due(&self) -> Time {
@@ -174,7 +204,12 @@ impl Read {
 
     /// Whether too few of those asked are left to bring any answer to what it needs.
     fn is_hopeless(&self) -> bool {
-        let best = self.votes.values().map(|vote| self.agreeing(*vote)).max().unwrap_or(0);
+        let best = self
+            .votes
+            .values()
+            .map(|vote| self.agreeing(*vote))
+            .max()
+            .unwrap_or(0);
         let answered = self.votes.len() + self.refused.len();
         best + self.asked.saturating_sub(answered) < self.needed
     }

@@ -21,8 +21,16 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum State {
     None,
-    Opening { sent_at: Time, attempts: u32, resend_at: Time, votes: BTreeMap<NodeId, SessionId> },
-    Open { id: SessionId, expired: ReplicaSet },
+    Opening {
+        sent_at: Time,
+        attempts: u32,
+        resend_at: Time,
+        votes: BTreeMap<NodeId, SessionId>,
+    },
+    Open {
+        id: SessionId,
+        expired: ReplicaSet,
+    },
 }
 
 /// The session is open.
@@ -34,7 +42,12 @@ pub(crate) struct Opened {
 
 impl Session {
     pub(crate) fn new(needed: usize, request: Bytes) -> Self {
-        Self { needed, request, state: State::None, closed: SessionId::ZERO }
+        Self {
+            needed,
+            request,
+            state: State::None,
+            closed: SessionId::ZERO,
+        }
     }
 
     pub(crate) fn request(&self) -> Bytes {
@@ -54,13 +67,22 @@ impl Session {
 
     /// The request was sent, for the first time or again.
     pub(crate) fn request_sent(&mut self, now: Time, resend_at: Time) {
-        if let State::Opening { attempts, resend_at: at, .. } = &mut self.state {
+        if let State::Opening {
+            attempts,
+            resend_at: at,
+            ..
+        } = &mut self.state
+        {
             *attempts += 1;
             *at = resend_at;
             return;
         }
-        self.state =
-            State::Opening { sent_at: now, attempts: 1, resend_at, votes: BTreeMap::new() };
+        self.state = State::Opening {
+            sent_at: now,
+            attempts: 1,
+            resend_at,
+            votes: BTreeMap::new(),
+        };
     }
 
     /// When the request is to be sent again.
@@ -73,7 +95,15 @@ impl Session {
 
     /// A replica says that the session is this. Gives something when enough do.
     pub(crate) fn opened(&mut self, from: NodeId, id: SessionId) -> Option<Opened> {
-        let State::Opening { sent_at, attempts, votes, .. } = &mut self.state else { return None };
+        let State::Opening {
+            sent_at,
+            attempts,
+            votes,
+            ..
+        } = &mut self.state
+        else {
+            return None;
+        };
         if id <= self.closed {
             return None;
         }
@@ -82,13 +112,18 @@ impl Session {
             return None;
         }
         let asked_once_at = (*attempts == 1).then_some(*sent_at);
-        self.state = State::Open { id, expired: ReplicaSet::default() };
+        self.state = State::Open {
+            id,
+            expired: ReplicaSet::default(),
+        };
         Some(Opened { asked_once_at })
     }
 
     /// A replica says that this session is closed. Whether enough say so now of the client's own.
     pub(crate) fn expired(&mut self, from: NodeId, session: SessionId) -> bool {
-        let State::Open { id, expired } = &mut self.state else { return false };
+        let State::Open { id, expired } = &mut self.state else {
+            return false;
+        };
         if *id != session {
             return false;
         }
@@ -106,7 +141,9 @@ impl Session {
 mod tests {
     use super::*;
 
-    const AT_ZERO: Opened = Opened { asked_once_at: Some(Time::ZERO) };
+    const AT_ZERO: Opened = Opened {
+        asked_once_at: Some(Time::ZERO),
+    };
 
     fn opening() -> Session {
         let mut session = Session::new(2, Bytes::new());

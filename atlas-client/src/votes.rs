@@ -25,7 +25,9 @@ impl ReplicaSet {
     }
 
     pub(crate) fn members(self) -> impl Iterator<Item = NodeId> {
-        (0..u128::BITS).filter(move |i| self.0 >> i & 1 == 1).map(NodeId)
+        (0..u128::BITS)
+            .filter(move |i| self.0 >> i & 1 == 1)
+            .map(NodeId)
     }
 }
 
@@ -74,7 +76,10 @@ pub(crate) struct Tally {
 #[derive(Debug)]
 enum Votes {
     None,
-    Whole { run: Vec<OperationResult>, voters: ReplicaSet },
+    Whole {
+        run: Vec<OperationResult>,
+        voters: ReplicaSet,
+    },
     Each(Vec<OperationVotes>),
 }
 
@@ -87,14 +92,24 @@ enum OperationVotes {
 impl Tally {
     /// For a bundle of `count` operations; `needed` of the `replicas` have to agree.
     pub(crate) fn new(count: usize, needed: usize, replicas: usize) -> Self {
-        Self { needed, replicas, count, votes: Votes::None }
+        Self {
+            needed,
+            replicas,
+            count,
+            votes: Votes::None,
+        }
     }
 
     /// A replica's results for all operations of the bundle.
     pub(crate) fn whole(&mut self, from: NodeId, results: Vec<OperationResult>) -> Accepted {
         debug_assert_eq!(results.len(), self.count);
         match &mut self.votes {
-            Votes::None => self.votes = Votes::Whole { run: results, voters: ReplicaSet::only(from) },
+            Votes::None => {
+                self.votes = Votes::Whole {
+                    run: results,
+                    voters: ReplicaSet::only(from),
+                }
+            }
             Votes::Whole { run, voters } if *run == results => voters.insert(from),
             Votes::Whole { run, voters } if *voters == ReplicaSet::only(from) => *run = results,
             _ => return self.part(from, 0, &results),
@@ -124,7 +139,11 @@ impl Tally {
                 accepted.push((position, result.clone()));
             }
         }
-        if accepted.is_empty() { Accepted::None } else { Accepted::Some(accepted) }
+        if accepted.is_empty() {
+            Accepted::None
+        } else {
+            Accepted::Some(accepted)
+        }
     }
 
     /// Goes over to counting each operation.
@@ -152,7 +171,9 @@ impl Tally {
 impl OperationVotes {
     /// Replaces the replica's vote. Whether enough agree with it now.
     fn add(&mut self, from: NodeId, vote: Vote, needed: usize) -> bool {
-        let Self::Open(votes) = self else { return false };
+        let Self::Open(votes) = self else {
+            return false;
+        };
         votes[from.index()] = Some(vote);
         votes.iter().filter(|other| **other == Some(vote)).count() >= needed
     }
@@ -175,7 +196,10 @@ mod tests {
     fn equal_runs_of_enough_replicas_are_accepted_whole() {
         let mut tally = Tally::new(2, 2, 4);
         assert_eq!(tally.whole(NodeId(1), run(&["a", "b"])), Accepted::None);
-        assert_eq!(tally.whole(NodeId(3), run(&["a", "b"])), Accepted::All(run(&["a", "b"])));
+        assert_eq!(
+            tally.whole(NodeId(3), run(&["a", "b"])),
+            Accepted::All(run(&["a", "b"]))
+        );
     }
 
     #[test]
@@ -188,7 +212,10 @@ mod tests {
         // Its vote moves with it: "a" has lost it, "b" has one.
         assert_eq!(tally.part(NodeId(1), 0, &run(&["b"])), Accepted::None);
         assert_eq!(tally.part(NodeId(2), 0, &run(&["a"])), Accepted::None);
-        assert_eq!(tally.part(NodeId(3), 0, &run(&["a"])), Accepted::Some(vec![(0, ok("a"))]));
+        assert_eq!(
+            tally.part(NodeId(3), 0, &run(&["a"])),
+            Accepted::Some(vec![(0, ok("a"))])
+        );
     }
 
     #[test]
@@ -197,13 +224,19 @@ mod tests {
         assert_eq!(tally.whole(NodeId(1), run(&["a"])), Accepted::None);
         assert_eq!(tally.whole(NodeId(1), run(&["b"])), Accepted::None);
         assert_eq!(tally.whole(NodeId(2), run(&["a"])), Accepted::None);
-        assert_eq!(tally.whole(NodeId(3), run(&["b"])), Accepted::Some(vec![(0, ok("b"))]));
+        assert_eq!(
+            tally.whole(NodeId(3), run(&["b"])),
+            Accepted::Some(vec![(0, ok("b"))])
+        );
     }
 
     #[test]
     fn a_lie_in_one_operation_delays_only_that_one() {
         let mut tally = Tally::new(3, 2, 4);
-        assert_eq!(tally.whole(NodeId(0), run(&["a", "LIE", "c"])), Accepted::None);
+        assert_eq!(
+            tally.whole(NodeId(0), run(&["a", "LIE", "c"])),
+            Accepted::None
+        );
         let accepted = tally.whole(NodeId(1), run(&["a", "b", "c"]));
         assert_eq!(accepted, Accepted::Some(vec![(0, ok("a")), (2, ok("c"))]));
         let accepted = tally.whole(NodeId(2), run(&["a", "b", "c"]));

@@ -31,7 +31,11 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        Self { calls: VecDeque::new(), bytes: 0, earliest: Time::NEVER }
+        Self {
+            calls: VecDeque::new(),
+            bytes: 0,
+            earliest: Time::NEVER,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -97,7 +101,12 @@ impl Waiting {
             !passed
         });
         self.bytes = self.calls.iter().map(|call| call.operation.len()).sum();
-        self.earliest = self.calls.iter().map(|call| call.deadline).min().unwrap_or(Time::NEVER);
+        self.earliest = self
+            .calls
+            .iter()
+            .map(|call| call.deadline)
+            .min()
+            .unwrap_or(Time::NEVER);
         expired
     }
 }
@@ -108,7 +117,12 @@ mod tests {
 
     fn call(id: u64, size: usize, deadline: u64) -> Call {
         let deadline = Time::from_millis(deadline);
-        Call { id: CallId(id), operation: Bytes::from(vec![0; size]), deadline, read: false }
+        Call {
+            id: CallId(id),
+            operation: Bytes::from(vec![0; size]),
+            deadline,
+            read: false,
+        }
     }
 
     fn ids(calls: &[Call]) -> Vec<u64> {
