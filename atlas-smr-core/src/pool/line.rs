@@ -26,20 +26,23 @@ impl RequestPool {
             self.line_up(id, OpNumber::ZERO, now);
             return Insertion::Queued;
         }
-        let queue = self
-            .queues
-            .entry(session)
-            .or_default()
-            .entry(client)
-            .or_default();
-        queue.held.insert((first, id));
+        let reach = self.reach(session, client);
+        let of_session = self.queues.entry(session).or_default();
+        let queue = of_session.entry(client).or_default();
         queue.by_last.insert((last, id));
-        self.held_bytes += charge;
-        self.shares.hold(client.key, id, charge);
-        self.promote(session, client, now);
-        match self.entries.get(&id).map(|entry| entry.place) {
-            Some(Place::InLine { .. }) => Insertion::Queued,
-            _ => Insertion::Held,
+        match reach.filter(|reach| first <= reach.next()) {
+            Some(reach) => {
+                queue.reach = reach.max(last);
+                self.line_up(id, reach, now);
+                self.promote(session, client, now);
+                Insertion::Queued
+            }
+            None => {
+                queue.held.insert((first, id));
+                self.held_bytes += charge;
+                self.shares.hold(client.key, id, charge);
+                Insertion::Held
+            }
         }
     }
 
