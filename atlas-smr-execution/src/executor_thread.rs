@@ -321,6 +321,3 @@ impl fmt::Debug for ExecutorHandle {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -202,10 +202,7 @@ impl Worker {
             return;
         }
         self.waiting_count += 1;
-        self.waiting
-            .entry(after)
-            .or_default()
-            .push((client, read));
+        self.waiting.entry(after).or_default().push((client, read));
     }
 
     fn serve_waiting(&mut self) {
