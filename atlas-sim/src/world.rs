@@ -396,3 +396,6 @@ fn node<P: SimProtocol>(plan: &Plan, index: usize, keys: &Keys, rng: SeededRng) 
     let signer: Arc<dyn Signer> = keys.signer(index);
     Node::new(id, clock, adversary, signer, rng)
 }
+
+#[cfg(test)]
+mod tests;
