@@ -107,7 +107,7 @@ pub struct Progress {
     pub last_given: SessionId,
 }
 
-/// What executors count. Of decisions and checkpoints, each counts what itself has seen.
+/// What an executor has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ExecutionCounters {
     /// Decisions executed.
