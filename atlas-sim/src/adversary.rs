@@ -52,6 +52,8 @@ pub struct Power<'a, P: SimProtocol> {
     pub limits: &'a Limits,
     /// The view that the replica is in, and its leader.
     pub leader: (View, Option<NodeId>),
+    /// How long the others wait before they suspect a leader.
+    pub patience: Duration,
     /// The present moment.
     pub now: Time,
     /// The wall clock's time, for proposals.

@@ -2,8 +2,8 @@
 
 use crate::checkers::execution::{Label, Ran};
 use crate::checkers::history::{Answer, Call};
-use atlas_smr_execution::map::OrdMap;
 use atlas_common::wire;
+use atlas_kv::{Kv, KvReply, KvRequest, KvState};
 use atlas_smr_execution::{Application, ApplicationData, ExecutionContext};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,115 +13,117 @@ use std::sync::Arc;
 /// The key-value store, reporting what really runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimApp {
-    /// What has run since it was last taken.
+    kv: Kv,
+    /// What has run since it was last taken. Nothing that a request does depends on it.
     pub(crate) ran: Arc<Mutex<Vec<Ran>>>,
 }
 
 /// A labelled operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
+pub(crate) struct Labelled {
     client: u64,
     operation: u64,
-    key: u64,
-    call: WireCall,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum WireCall {
-    Get,
-    Put(u64),
-    Cas(Option<u64>, u64),
-    Delete,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    Value(Option<u64>),
-    Changed(bool),
-    Done,
+    request: KvRequest,
 }
 
 impl ApplicationData for SimApp {
-    type Request = Request;
-    type Reply = Reply;
+    type Request = Labelled;
+    type Reply = KvReply;
 }
 
 impl Application for SimApp {
-    type State = OrdMap<u64, u64>;
+    type State = KvState;
 
-    fn initial_state(&self) -> Self::State {
-        OrdMap::new()
+    fn initial_state(&self) -> KvState {
+        self.kv.initial_state()
     }
 
     fn update(
         &self,
-        state: &mut Self::State,
-        request: Request,
-        _cx: &mut ExecutionContext,
-    ) -> Reply {
-        let key = request.key;
-        let before = state.get(&key).copied();
-        let reply = match request.call {
-            WireCall::Get => Reply::Value(before),
-            WireCall::Put(value) => {
-                state.insert(key, value);
-                Reply::Done
-            }
-            WireCall::Cas(expected, new) => {
-                if before == expected {
-                    state.insert(key, new);
-                }
-                Reply::Changed(before == expected)
-            }
-            WireCall::Delete => Reply::Changed(state.remove(&key).is_some()),
-        };
-        let result = match reply {
-            Reply::Value(value) => value.map_or(1, |value| value.wrapping_mul(4)),
-            Reply::Changed(changed) => 2 + u64::from(changed) * 4,
-            Reply::Done => 3,
-        };
-        self.ran.lock().push(Ran {
-            label: Label {
-                client: request.client,
-                operation: request.operation,
-            },
-            result,
-        });
+        state: &mut KvState,
+        labelled: Labelled,
+        cx: &mut ExecutionContext,
+    ) -> KvReply {
+        let Labelled {
+            client,
+            operation,
+            request,
+        } = labelled;
+        let reply = self.kv.update(state, request, cx);
+        let label = Label { client, operation };
+        let result = hash(&reply);
+        self.ran.lock().push(Ran { label, result });
         reply
     }
 
-    fn read(&self, state: &Self::State, request: Request) -> Reply {
-        Reply::Value(state.get(&request.key).copied())
+    fn read(&self, state: &KvState, labelled: Labelled) -> KvReply {
+        self.kv.read(state, labelled.request)
     }
+}
+
+/// Tells replies apart that a correct history could confuse.
+fn hash(reply: &KvReply) -> u64 {
+    let number = |value: &Option<Bytes>| value.as_ref().and_then(number).unwrap_or(u64::MAX);
+    match reply {
+        KvReply::Value(value) => number(value).rotate_left(8),
+        KvReply::Put { previous } => 2 + u64::from(*previous),
+        KvReply::Deleted { existed } => 4 + u64::from(*existed),
+        KvReply::Cas { swapped, current } => number(current).rotate_left(16) ^ u64::from(*swapped),
+        _ => 7,
+    }
+}
+
+fn key_name(key: u64) -> String {
+    format!("k{key}")
+}
+
+fn value(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_le_bytes())
+}
+
+fn number(value: &Bytes) -> Option<u64> {
+    Some(u64::from_le_bytes(value[..].try_into().ok()?))
 }
 
 /// An operation as a client sends it.
 pub(crate) fn encode(label: Label, key: u64, call: Call) -> Bytes {
-    let call = match call {
-        Call::Get => WireCall::Get,
-        Call::Put(value) => WireCall::Put(value),
-        Call::Cas { expected, new } => WireCall::Cas(expected, new),
-        Call::Delete => WireCall::Delete,
+    let key = key_name(key);
+    let request = match call {
+        Call::Get => KvRequest::Get { key },
+        Call::Put(new) => KvRequest::Put {
+            key,
+            value: value(new),
+        },
+        Call::Cas { expected, new } => KvRequest::Cas {
+            key,
+            expect: expected.map(value),
+            new: Some(value(new)),
+        },
+        Call::Delete => KvRequest::Delete { key },
     };
-    let request = Request {
+    let labelled = Labelled {
         client: label.client,
         operation: label.operation,
-        key,
-        call,
+        request,
     };
-    // Numbers always encode.
-    wire::encode(&request).unwrap_or_default().into()
+    // Numbers and strings always encode.
+    wire::encode(&labelled).unwrap_or_default().into()
 }
 
 /// The answer to a call; `None` when the bytes are none.
 pub(crate) fn decode_answer(call: Call, bytes: &[u8]) -> Option<Answer> {
-    let reply: Reply = wire::decode(bytes, 1024).ok()?;
-    match (call, reply) {
-        (Call::Get, Reply::Value(value)) => Some(Answer::Value(value)),
-        (Call::Put(_), Reply::Done) => Some(Answer::Done),
-        (Call::Cas { .. } | Call::Delete, Reply::Changed(changed)) => {
-            Some(Answer::Changed(changed))
-        }
-        _ => None,
-    }
+    let reply: KvReply = wire::decode(bytes, 1024).ok()?;
+    // A value that is no number of ours is one that nobody wrote.
+    let known = |value: Option<Bytes>| match value {
+        Some(value) => number(&value).map(Some),
+        None => Some(None),
+    };
+    Some(match (call, reply) {
+        (Call::Get, KvReply::Value(value)) => Answer::Value(known(value)?),
+        (Call::Put(_), KvReply::Put { previous }) => Answer::Put { previous },
+        (Call::Delete, KvReply::Deleted { existed }) => Answer::Deleted { existed },
+        (Call::Cas { .. }, KvReply::Cas { swapped: true, .. }) => Answer::Swapped,
+        (Call::Cas { .. }, KvReply::Cas { current, .. }) => Answer::Kept(known(current)?),
+        _ => return None,
+    })
 }

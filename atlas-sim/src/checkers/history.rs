@@ -27,12 +27,22 @@ pub enum Call {
 /// What the store answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The value there was before the call.
+    /// The value.
     Value(Option<u64>),
-    /// Whether the call changed something.
-    Changed(bool),
-    /// Done.
-    Done,
+    /// Stored.
+    Put {
+        /// Whether there was a value before.
+        previous: bool,
+    },
+    /// Removed.
+    Deleted {
+        /// Whether there was a value.
+        existed: bool,
+    },
+    /// The expected value was there, and was replaced.
+    Swapped,
+    /// This one was there, and stays.
+    Kept(Option<u64>),
 }
 
 /// One key of a key-value store, as simple as can be: the oracle for the real one.
@@ -47,10 +57,16 @@ impl Sequential for Key {
     fn apply(state: &Option<u64>, call: &Call) -> (Option<u64>, Answer) {
         match *call {
             Call::Get => (*state, Answer::Value(*state)),
-            Call::Put(value) => (Some(value), Answer::Done),
-            Call::Delete => (None, Answer::Changed(state.is_some())),
-            Call::Cas { expected, new } if *state == expected => (Some(new), Answer::Changed(true)),
-            Call::Cas { .. } => (*state, Answer::Changed(false)),
+            Call::Put(value) => {
+                let previous = state.is_some();
+                (Some(value), Answer::Put { previous })
+            }
+            Call::Delete => {
+                let existed = state.is_some();
+                (None, Answer::Deleted { existed })
+            }
+            Call::Cas { expected, new } if *state == expected => (Some(new), Answer::Swapped),
+            Call::Cas { .. } => (*state, Answer::Kept(*state)),
         }
     }
 }
@@ -148,10 +164,10 @@ mod tests {
         let at = Time::from_millis;
         let mut history = History::default();
         let calls = [
-            (1, Call::Put(1), Answer::Done),
-            (2, Call::Put(2), Answer::Done),
-            (2, Call::Cas { expected: Some(2), new: 3 }, Answer::Changed(true)),
-            (1, Call::Delete, Answer::Changed(true)),
+            (1, Call::Put(1), Answer::Put { previous: false }),
+            (2, Call::Put(2), Answer::Put { previous: false }),
+            (2, Call::Cas { expected: Some(2), new: 3 }, Answer::Swapped),
+            (1, Call::Delete, Answer::Deleted { existed: true }),
             (1, Call::Get, Answer::Value(None)),
         ];
         for (i, (key, call, answer)) in (1..).zip(calls) {

@@ -59,6 +59,7 @@ impl<P: SimProtocol> Node<P> {
             membership: &shared.membership,
             limits: &shared.plan.limits,
             leader: leader.unwrap_or_default(),
+            patience: shared.plan.patience,
             now,
             wall: atlas_common::AgreedTime::from_unix_millis(wall),
             rng: &mut self.rng,
