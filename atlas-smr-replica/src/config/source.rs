@@ -105,8 +105,9 @@ impl Source {
         let (found, expected) = message
             .split_once(", expected ")
             .unwrap_or((message, "valid TOML"));
+        let missing = found.strip_prefix("missing field ");
         let mut key = match (error.span(), DeTable::parse(&self.text)) {
-            (Some(span), Ok(table)) => key_at(table.get_ref(), &span),
+            (Some(span), Ok(table)) => key_at(table.get_ref(), &span, missing.is_some()),
             _ => String::new(),
         };
         let mut found = found
@@ -118,7 +119,7 @@ impl Source {
         let unknown = found.starts_with("unknown field");
         if unknown {
             found = "an unknown key".to_owned();
-        } else if let Some(name) = found.strip_prefix("missing field ") {
+        } else if let Some(name) = missing {
             let dot = if key.is_empty() { "" } else { "." };
             key = format!("{key}{dot}{}", name.trim_matches('`'));
             found = "missing".to_owned();
@@ -199,10 +200,15 @@ fn span_of(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
         .or_else(|| Some(value.span()))
 }
 
-/// The key whose name or value is the smallest around `span`.
-fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> String {
+/// The key whose name or value is the smallest around `span`; of tables alone, the one at `span`.
+fn key_at(table: &DeTable<'_>, span: &Range<usize>, tables_alone: bool) -> String {
+    // The outermost table is nowhere, which an empty span stands for.
+    if tables_alone && span.is_empty() {
+        return String::new();
+    }
     let mut best = Best {
         span,
+        tables_alone,
         width: usize::MAX,
         key: String::new(),
     };
@@ -212,6 +218,7 @@ fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> String {
 
 struct Best<'a> {
     span: &'a Range<usize>,
+    tables_alone: bool,
     width: usize,
     key: String,
 }
@@ -221,13 +228,17 @@ impl Best<'_> {
         for (name, value) in table {
             let dot = if path.is_empty() { "" } else { "." };
             let key = format!("{path}{dot}{}", name.get_ref());
-            self.consider(&name.span(), &key);
+            if !self.tables_alone {
+                self.consider(&name.span(), &key);
+            }
             self.search(value, &key);
         }
     }
 
     fn search(&mut self, value: &Spanned<DeValue<'_>>, key: &str) {
-        self.consider(&value.span(), key);
+        if !self.tables_alone || value.get_ref().is_table() {
+            self.consider(&value.span(), key);
+        }
         match value.get_ref() {
             DeValue::Table(table) => self.search_table(table, key),
             DeValue::Array(items) => {
