@@ -69,6 +69,8 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
                     self.send_to(to, SystemMessage::LogTransfer(message));
                 }
                 LogTransferEffect::Deliver { first, decisions } => self.learn(first, decisions, at),
+                // One that is being installed is not fetched a second time.
+                LogTransferEffect::NeedState { .. } if self.installing.is_some() => {}
                 LogTransferEffect::NeedState { .. } => {
                     let decided = self.protocol.status().decided;
                     self.state_transfer.request_latest_state(at.now, decided);
