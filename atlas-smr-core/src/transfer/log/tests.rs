@@ -248,10 +248,10 @@ fn one_liar_cannot_make_a_replica_fetch_a_state() {
     let now = run.now;
     run.go(100, |peer, message| {
         if peer == NodeId(0) {
-            let checkpoint = Some(certificate(299));
+            let checkpoint = Some(certificate(400));
             return Some(LogTransferMessage::Unavailable {
-                oldest: Some(SeqNo(300)),
-                decided: SeqNo(300),
+                oldest: Some(SeqNo(401)),
+                decided: SeqNo(500),
                 checkpoint,
             });
         }
