@@ -8,6 +8,21 @@
 //! what was found and what is expected.
 //!
 //! Paths in a file are relative to that file.
+//!
+//! ```
+//! use atlas_common::quorum::FaultModel;
+//! use atlas_smr_replica::config::{InitOptions, KnownProtocol, NodeConfig, init};
+//!
+//! # let temporary = tempfile::tempdir()?;
+//! # let dir = temporary.path().join("cluster");
+//! let pbft = KnownProtocol { name: "pbft", model: FaultModel::Byzantine };
+//! // Keys, cluster.toml, and a directory for each replica and client.
+//! let made = init(&InitOptions::new(dir, 4, pbft), &|_node| Ok(()))?;
+//! let node = NodeConfig::load(&made.replicas[2], &[pbft])?;
+//! assert_eq!(node.listen.as_str(), "127.0.0.1:7102");
+//! assert_eq!(node.cluster.genesis(), made.cluster.genesis());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod address;
 mod client;

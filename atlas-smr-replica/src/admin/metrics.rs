@@ -305,10 +305,11 @@ impl Page<'_> {
                     ("reason", refusal(reason).to_owned()),
                 ]
             };
-            let counts = counts.iter();
-            counts
-                .map(|(reason, count)| (labels(*reason), *count))
-                .collect()
+            let count = |reason| counts.get(&reason).copied().unwrap_or(0);
+            // All of them, zeros too: a rate over a value that appears out of nowhere misses it.
+            Refusal::ALL
+                .map(|reason| (labels(reason), count(reason)))
+                .into()
         };
         let help = "Connections refused, by this replica (us) or by the other side (peer)";
         let all = refused("us", &refusals.by_us)
@@ -324,8 +325,11 @@ impl Page<'_> {
         self.counter("log_commits", help, log.groups)?;
         self.counter("log_records", "Records appended to the log", log.records)?;
         let help = "Bytes of records appended to the log";
-        let bytes = [(Labels::new(), log.record_bytes)];
-        self.family("log_record", help, Some(&Unit::Bytes), bytes)?;
+        let unit = Some(&Unit::Bytes);
+        let metric = self
+            .0
+            .encode_descriptor("log_record", help, unit, MetricType::Counter)?;
+        ConstCounter::new(log.record_bytes).encode(metric)?;
         let help = "Time spent in writes and syncs of the log";
         let seconds = ConstCounter::new(log.commit_micros as f64 / 1e6);
         let unit = Some(&Unit::Seconds);

@@ -267,14 +267,12 @@ impl Work {
     }
 
     fn write(&mut self, path: &Path, text: &str) -> Result<PathBuf, InitError> {
-        let write = || {
-            let mut file = fs::File::create_new(path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        };
-        // Noted first: a write that fails half-way leaves a file too.
+        let mut file = fs::File::create_new(path).map_err(|source| io_error(path, source))?;
         self.files.push(path.to_owned());
-        write().map_err(|source| io_error(path, source))?;
+        let written = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_all());
+        written.map_err(|source| io_error(path, source))?;
         Ok(path.to_owned())
     }
 
