@@ -3,7 +3,7 @@
 //! Replies carry no signature: they travel on a connection whose key is the replica's identity, and
 //! nobody else needs convincing.
 
-use atlas_common::{NodeId, OpNumber, SeqNo, SessionId, View};
+use atlas_common::{Digest, NodeId, OpNumber, SeqNo, SessionId, View};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,6 +15,8 @@ pub enum ClientMessage {
     Bundle(Bytes),
     /// A read that is not ordered.
     Read(ReadRequest),
+    /// How is the replica? For operators; the number comes back with the answer.
+    Status(u64),
 }
 
 /// An unordered read.
@@ -83,6 +85,38 @@ pub enum Reply {
     },
     /// This replica cannot serve the unordered read: ask another, or have it ordered.
     ReadRefused(u64),
+    /// How the replica is.
+    Status {
+        /// The number of the question.
+        id: u64,
+        /// The answer.
+        report: StatusReport,
+    },
+}
+
+/// What a replica says of itself, unproven: a lying replica lies here too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Which replica.
+    pub replica: NodeId,
+    /// Its view (term).
+    pub view: View,
+    /// Whom it takes for the leader.
+    pub leader: Option<NodeId>,
+    /// The last slot it knows decided.
+    pub decided: SeqNo,
+    /// The last decision whose effects are in `state`.
+    pub executed: SeqNo,
+    /// Its newest certified checkpoint.
+    pub checkpoint: SeqNo,
+    /// The digest of its state after `executed`.
+    pub state: Digest,
+    /// How many view changes it has completed since it started.
+    pub view_changes: u64,
+    /// Whether it is fetching what it missed.
+    pub catching_up: bool,
+    /// The replicas it is connected to.
+    pub connected: Vec<NodeId>,
 }
 
 /// What came of one operation: the same on every correct replica.

@@ -1,4 +1,23 @@
 //! A node of an Atlas cluster.
 
 pub mod admin;
+mod builder;
+mod clock;
 pub mod config;
+mod driver;
+mod handle;
+mod local;
+mod node;
+pub mod recovery;
+mod registry;
+mod shared;
+mod sink;
+mod status;
+mod store;
+
+pub use builder::{Replica, ReplicaBuilder};
+pub use driver::Stopped;
+pub use handle::{ReplicaHandle, ReplicaStopped};
+pub use node::StartError;
+pub use registry::{ProtocolRegistry, ProtocolSettings, SettingsError};
+pub use status::ReplicaStatus;

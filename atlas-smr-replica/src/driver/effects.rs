@@ -1,0 +1,162 @@
+//! Carrying out what the core asks.
+
+use super::Driver;
+use crate::store::{Image, StoreJob};
+use atlas_common::{Lsn, wire};
+use atlas_communication::Lane;
+use atlas_core::{OrderingProtocol, Recipients};
+use atlas_persistent_log::{LogError, OperationMode};
+use atlas_smr_core::client_message::{LeaderHint, Reply};
+use atlas_smr_core::core::{CoreEffect, Decision};
+use atlas_smr_core::message::{MessageLane, SystemMessage};
+use atlas_smr_execution::DecisionExecutorHandle;
+use bytes::Bytes;
+use serde::Serialize;
+
+impl<P: OrderingProtocol> Driver<P> {
+    pub(super) fn carry_out(&mut self, effect: CoreEffect<P>) {
+        match effect {
+            CoreEffect::Append { lsn, record } => self.gather_record(lsn, &record),
+            CoreEffect::CompactLog { below } => self.compact(below),
+            CoreEffect::Send { to, message } => self.send(to, &message),
+            CoreEffect::Execute(decisions) => self.execute(decisions),
+            CoreEffect::Retransmit {
+                client,
+                session,
+                first,
+                last,
+            } => {
+                self.executor.retransmit(client, session, first, last);
+            }
+            CoreEffect::Expired { client, session } => {
+                self.shared.reply(&client, Reply::SessionExpired(session));
+            }
+            CoreEffect::Leader { view, leader } => {
+                self.shared.set_hint(LeaderHint { view, leader });
+                tracing::info!(replica = self.me().0, %view, ?leader, "the view changed");
+            }
+            CoreEffect::SetTimer { timer, at } => self.state.timers.set(timer, at),
+            CoreEffect::CancelTimer(timer) => self.state.timers.cancel(timer),
+            CoreEffect::SaveCertificate {
+                certificate,
+                frontier,
+            } => {
+                self.store.queue(StoreJob::Certify {
+                    certificate,
+                    frontier,
+                });
+            }
+            CoreEffect::ServeOffer { to, above } => {
+                self.store.offer(StoreJob::Offer { to, above });
+            }
+            CoreEffect::ServeChunk { to, seq, index } => {
+                self.store.offer(StoreJob::Chunk { to, seq, index });
+            }
+            CoreEffect::InstallState(state) => {
+                let certificate = std::sync::Arc::new(state.certificate);
+                let (manifest, chunks) = (state.manifest, state.chunks);
+                let image = Image {
+                    id: certificate.id,
+                    manifest,
+                    chunks,
+                };
+                let frontier = state.frontier;
+                self.store.queue(StoreJob::Install {
+                    certificate,
+                    frontier,
+                    image,
+                });
+            }
+            CoreEffect::ReadAt { id, seq } => self.run_read(id, seq),
+            CoreEffect::ReadRefused(id) => self.refuse_read(id),
+            CoreEffect::Evidence { culprit, messages } => {
+                let (first, second) = &*messages;
+                tracing::warn!(
+                    replica = self.me().0,
+                    %culprit,
+                    "a replica signed two messages that contradict each other: {first:?} and \
+                     {second:?}"
+                );
+            }
+            CoreEffect::Halt(reason) => self.stop(reason.to_string()),
+        }
+    }
+
+    fn gather_record(&mut self, lsn: Lsn, record: &P::Record) {
+        let record = encode(record);
+        let (first, records) = &mut self.state.records;
+        if records.is_empty() {
+            *first = lsn;
+        }
+        records.push(record);
+    }
+
+    /// Hands the records of this round to the log in one piece. When its queue is full the disk is
+    /// slower than the network; then this round waits for the disk, which is what holds the peers
+    /// back.
+    pub(super) fn append_records(&mut self) {
+        let (first, records) = std::mem::take(&mut self.state.records);
+        if records.is_empty() {
+            return;
+        }
+        let last = Lsn(first.0 + records.len() as u64 - 1);
+        let appended = match self
+            .log
+            .append_group(first, records.clone(), OperationMode::Notify)
+        {
+            Err(LogError::QueueFull { .. }) => {
+                let result = self
+                    .log
+                    .append_group(first, records, OperationMode::Blocking);
+                result.map(|()| self.events.durable(last))
+            }
+            result => result,
+        };
+        if let Err(error) = appended {
+            self.stop(format!("the log failed: {error}"));
+        }
+    }
+
+    fn compact(&mut self, below: Lsn) {
+        self.append_records();
+        match self.log.compact(below, OperationMode::Notify) {
+            // The next checkpoint asks again.
+            Ok(()) | Err(LogError::QueueFull { .. }) => {}
+            Err(error) => self.stop(format!("the log failed: {error}")),
+        }
+    }
+
+    /// One encoding for all recipients.
+    fn send(&self, to: Recipients, message: &SystemMessage<P>) {
+        let lane = match message.lane() {
+            MessageLane::Ordering => Lane::Ordering,
+            MessageLane::Application => Lane::Application,
+            MessageLane::Transfer => Lane::Transfer,
+        };
+        let frame = encode(message);
+        match to {
+            Recipients::One(peer) => self.network.send(peer, lane, frame),
+            Recipients::Others => self.network.broadcast(lane, frame),
+        }
+    }
+
+    fn execute(&mut self, mut decisions: Vec<Decision>) {
+        if decisions.len() == 1
+            && let Some(decision) = decisions.pop()
+        {
+            self.executor.queue_update(decision);
+        } else {
+            self.executor.catch_up_to_quorum(decisions);
+        }
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "every message and record of ours encodes"
+)]
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    wire::encode(value)
+        .expect("derived encodings do not fail")
+        .into()
+}

@@ -1,0 +1,172 @@
+//! What comes in: frames of replicas and clients, and news of the node's other threads.
+
+use super::Driver;
+use super::events::{Events, InstallOutcome};
+use crate::store::StoreEvent;
+use atlas_common::ClientId;
+use atlas_common::wire;
+use atlas_communication::{ClientInbound, Inbound};
+use atlas_core::{Installed, OrderingProtocol, Reject};
+use atlas_smr_core::client_message::{ClientMessage, Reply, StatusReport};
+use atlas_smr_core::core::CoreInput;
+use atlas_smr_core::message::SystemMessage;
+use atlas_smr_execution::Progress;
+use bytes::Bytes;
+use std::sync::Arc;
+
+impl<P: OrderingProtocol> Driver<P> {
+    /// Frames of one replica. What does not decode or breaks a rule is dropped and counted; the
+    /// connection stays, since a correct peer of another version may send what this one cannot read.
+    pub(super) fn on_frames(&mut self, inbound: Inbound) {
+        let limit = self.shared.limits.frame_bytes_max;
+        for frame in inbound.frames {
+            let checked = wire::decode::<SystemMessage<P>>(&frame, limit)
+                .map_err(|_| Reject::Malformed)
+                .and_then(|message| self.checker.check(inbound.from, message));
+            match checked {
+                Ok(message) => self.step(CoreInput::Peer {
+                    from: inbound.from,
+                    message,
+                }),
+                Err(reason) => self.core.count_rejected(reason),
+            }
+        }
+    }
+
+    /// Frames of clients. The signatures of all bundles that came together are checked together.
+    pub(super) fn on_client_frames(&mut self, inbounds: Vec<ClientInbound>) {
+        if inbounds.is_empty() {
+            return;
+        }
+        let mut bundles: Vec<(ClientId, Bytes)> = Vec::new();
+        let limit = self.shared.limits.frame_bytes_max;
+        for inbound in inbounds {
+            for frame in inbound.frames {
+                match wire::decode::<ClientMessage>(&frame, limit) {
+                    Ok(ClientMessage::Bundle(raw)) => bundles.push((inbound.from, raw)),
+                    Ok(ClientMessage::Read(read)) => self.on_read(inbound.from, read),
+                    Ok(ClientMessage::Status(id)) => self.report_status(inbound.from, id),
+                    Err(_) => self.core.count_rejected(Reject::Malformed),
+                }
+            }
+        }
+        let mut accepted = Vec::with_capacity(bundles.len());
+        for verdict in self.checker.bundles().check_clients(bundles) {
+            match verdict {
+                Ok(bundle) => accepted.push(bundle),
+                Err(reason) => self.core.count_rejected(reason),
+            }
+        }
+        if !accepted.is_empty() {
+            self.step(CoreInput::Requests(accepted));
+        }
+    }
+
+    pub(super) fn take_events(&mut self, events: Events) {
+        if let Some(why) = events.failed {
+            self.stop(why);
+            return;
+        }
+        if let Some(lsn) = events.durable {
+            self.step(CoreInput::Durable(lsn));
+        }
+        if let Some(Progress {
+            seq,
+            sessions,
+            last_given,
+        }) = events.executed
+        {
+            self.step(CoreInput::Executed {
+                seq,
+                sessions,
+                last_given,
+            });
+        }
+        for event in events.store {
+            self.on_store_event(event);
+        }
+        for outcome in events.installed {
+            self.on_install_outcome(outcome);
+        }
+    }
+
+    fn on_store_event(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Written(id) => self.step(CoreInput::CheckpointTaken(id)),
+            StoreEvent::Certified(certificate) => {
+                self.step(CoreInput::CertificateSaved(certificate));
+            }
+            StoreEvent::Installed {
+                certificate,
+                frontier,
+                image,
+            } => {
+                let id = certificate.id;
+                self.state.installing = Some(Installed {
+                    certificate,
+                    frontier,
+                });
+                self.executor.install(id, image.manifest, image.chunks);
+            }
+            StoreEvent::Read { to, message } => self.step(CoreInput::StoreRead { to, message }),
+            StoreEvent::Failed(error) => self.stop(format!("the checkpoint store failed: {error}")),
+        }
+    }
+
+    fn on_install_outcome(&mut self, outcome: InstallOutcome) {
+        match outcome {
+            InstallOutcome::Done { seq, progress } => {
+                let Progress {
+                    sessions,
+                    last_given,
+                    ..
+                } = progress;
+                let installed = self.state.installing.take();
+                if let Some(installed) = installed.filter(|installed| installed.seq() == seq) {
+                    self.step(CoreInput::Sessions {
+                        sessions,
+                        last_given,
+                    });
+                    self.step(CoreInput::StateInstalled(installed));
+                }
+            }
+            InstallOutcome::Refused { seq, why } => {
+                tracing::error!(
+                    replica = self.me().0,
+                    "a fetched state was not installed: {why}"
+                );
+                self.state.installing = None;
+                self.step(CoreInput::InstallFailed(seq));
+            }
+        }
+    }
+
+    pub(super) fn is_local(&self, client: &ClientId) -> bool {
+        self.shared.local.knows(client)
+    }
+
+    /// Answers when the digest of the present state has been computed, on another thread.
+    fn report_status(&self, client: ClientId, id: u64) {
+        let core = self.core.status();
+        let (shared, connected) = (Arc::clone(&self.shared), self.network.connected());
+        let replica = self.me();
+        self.executor.state_digest(Box::new(move |digest| {
+            let Some((executed, state)) = digest else {
+                return;
+            };
+            let report = StatusReport {
+                replica,
+                view: core.protocol.view,
+                leader: core.protocol.leader,
+                decided: core.protocol.decided,
+                executed,
+                checkpoint: core.checkpoint,
+                state,
+                view_changes: core.protocol.view_changes,
+                catching_up: core.catching_up,
+                connected,
+            };
+            shared.reply(&client, Reply::Status { id, report });
+        }));
+    }
+}

@@ -1,0 +1,75 @@
+//! Unordered reads.
+//!
+//! *Stale* reads run at once. *Linearizable* ones: under a crash protocol the protocol says after
+//! which decision they may run (ReadIndex). Under a Byzantine protocol no single replica can know;
+//! where the cluster allows unordered reads each replica answers at once, and the client accepts a
+//! quorum of equal answers, which meets the quorum of every acknowledged write in a correct replica.
+//! Otherwise the client has them ordered.
+
+use super::Driver;
+use atlas_common::{ClientId, SeqNo};
+use atlas_core::{OrderingProtocol, ReadId, Reject};
+use atlas_smr_core::client_message::{Consistency, ReadRequest, Reply};
+use atlas_smr_core::core::CoreInput;
+use atlas_smr_execution::DecisionExecutorHandle;
+use std::collections::BTreeMap;
+
+/// Reads that may wait for the protocol's word.
+const READS_MAX: usize = 16_384;
+
+/// Reads that wait for the protocol's word.
+#[derive(Debug, Default)]
+pub(super) struct PendingReads {
+    next: u64,
+    waiting: BTreeMap<ReadId, (ClientId, ReadRequest)>,
+}
+
+impl<P: OrderingProtocol> Driver<P> {
+    pub(super) fn on_read(&mut self, client: ClientId, read: ReadRequest) {
+        if !self.checker.bundles().admission().admits(&client.key) && !self.is_local(&client) {
+            self.core.count_rejected(Reject::BadRequest);
+            return;
+        }
+        // A client in this process hears one replica only, which is no quorum.
+        let quorum_reads =
+            self.shared.signed && self.shared.unordered_reads && !self.is_local(&client);
+        match read.consistency {
+            Consistency::Stale => self.execute_read(client, read, SeqNo::ZERO),
+            Consistency::Linearizable if quorum_reads => {
+                self.execute_read(client, read, SeqNo::ZERO);
+            }
+            Consistency::Linearizable if self.shared.signed => {
+                self.shared.reply(&client, Reply::ReadRefused(read.id));
+            }
+            Consistency::Linearizable => self.ask_protocol(client, read),
+        }
+    }
+
+    fn ask_protocol(&mut self, client: ClientId, read: ReadRequest) {
+        let reads = &mut self.state.reads;
+        if reads.waiting.len() >= READS_MAX {
+            self.shared.reply(&client, Reply::ReadRefused(read.id));
+            return;
+        }
+        let id = ReadId(reads.next);
+        reads.next += 1;
+        reads.waiting.insert(id, (client, read));
+        self.step(CoreInput::Read(id));
+    }
+
+    pub(super) fn run_read(&mut self, id: ReadId, seq: SeqNo) {
+        if let Some((client, read)) = self.state.reads.waiting.remove(&id) {
+            self.execute_read(client, read, seq);
+        }
+    }
+
+    pub(super) fn refuse_read(&mut self, id: ReadId) {
+        if let Some((client, read)) = self.state.reads.waiting.remove(&id) {
+            self.shared.reply(&client, Reply::ReadRefused(read.id));
+        }
+    }
+
+    fn execute_read(&self, client: ClientId, read: ReadRequest, after: SeqNo) {
+        self.executor.queue_update_unordered(client, read, after);
+    }
+}

@@ -1,0 +1,267 @@
+//! Composing a node: disk, executor, core and network, in the order in which they depend on each
+//! other.
+
+use crate::clock::Clock;
+use crate::config::{Clients, ConfigError, NodeConfig};
+use crate::driver::{Command, Driver, EventQueue, State, Stopped};
+use crate::recovery::{self, OpenError, OpenOptions, Opened};
+use crate::registry::{ProtocolSettings, SettingsError};
+use crate::shared::Shared;
+use crate::sink::Sink;
+use crate::store::StoreThread;
+use atlas_client::ConnectError;
+use atlas_common::crypto::{Ed25519, Signer};
+use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
+use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
+use atlas_persistent_log::{
+    CheckpointError, Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions,
+    SimStorage, Storage,
+};
+use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
+use atlas_smr_core::message::MessageChecker;
+use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
+use atlas_smr_execution::{Execute, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// Bytes of decided batches kept in memory for replicas that are behind.
+const DECISIONS_BYTES_MAX: usize = 256 << 20;
+/// Commands that may wait for the core.
+const COMMANDS_MAX: usize = 64;
+/// Reads of in-process clients that may wait for the core.
+const LOCAL_READS_MAX: usize = 1024;
+
+/// A replica could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The cluster file names a protocol that is not registered.
+    #[error("protocol `{0}` is not registered")]
+    UnknownProtocol(&'static str),
+    /// The protocol cannot work with the cluster's settings.
+    #[error("the protocol's settings: {0}")]
+    Protocol(#[source] SettingsError),
+    /// The disk cannot be used as it is.
+    #[error("{directory}: {cause}")]
+    Disk {
+        /// The data directory.
+        directory: String,
+        /// What is wrong with it.
+        cause: Box<OpenError>,
+    },
+    /// The protocol does not understand its records.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// The stored state does not fit the application.
+    #[error("the stored state: {0}")]
+    State(#[from] InstallError),
+    /// The network cannot start.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// No configuration was given.
+    #[error("a replica needs a configuration: call `config` or `config_file` before `start`")]
+    NoConfig,
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The client for calls through the replica's handle cannot be made.
+    #[error(transparent)]
+    Client(#[from] ConnectError),
+    /// A checkpoint cannot be read.
+    #[error("the checkpoints: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// The system gives no thread.
+    #[error("the system gives no thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The thread ended before it was ready.
+    #[error("the replica's thread ended before it was ready")]
+    Ended,
+}
+
+/// Makes the executor of an application that only the builder knows by type.
+pub(crate) type MakeExecutor = Box<dyn FnOnce(ExecutorConfig) -> Box<dyn Execute> + Send>;
+
+/// Everything a core is composed of, before its protocol is known by type.
+pub(crate) struct CoreSeat {
+    pub(crate) node: Arc<NodeConfig>,
+    pub(crate) network: Arc<dyn ReplicaNetwork>,
+    pub(crate) inbox: ReplicaInbox,
+    pub(crate) executor: MakeExecutor,
+}
+
+/// A composed core, ready to run on the runtime that holds its sockets.
+pub(crate) struct Seated {
+    pub(crate) run: Pin<Box<dyn Future<Output = Stopped>>>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) local: mpsc::Sender<ClientInbound>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl CoreSeat {
+    fn membership(&self) -> Arc<Membership> {
+        self.node.cluster.membership(Arc::new(Ed25519))
+    }
+
+    pub(crate) fn settings(&self) -> ProtocolSettings {
+        ProtocolSettings {
+            membership: self.membership(),
+            limits: self.node.cluster.limits().clone(),
+            timeouts: *self.node.cluster.timeouts(),
+            signer: Arc::new(self.node.key.clone()),
+        }
+    }
+
+    fn open<P: OrderingProtocol>(&self) -> Result<Opened<P>, StartError> {
+        let node = &self.node;
+        let at = |cause: OpenError| StartError::Disk {
+            directory: node.data_dir.display().to_string(),
+            cause: Box::new(cause),
+        };
+        let open_files = || FileStorage::open(&node.data_dir).map_err(OpenError::from);
+        let files: Arc<dyn Storage> = Arc::new(open_files().map_err(at)?);
+        // In mode `memory` checkpoints stay in memory too; they are there for peers.
+        let checkpoints: Arc<dyn Storage> = match node.durability {
+            Durability::Memory => Arc::new(SimStorage::new()),
+            Durability::Sync | Durability::Async => Arc::clone(&files),
+        };
+        let genesis = *node.cluster.genesis();
+        let log = LogOptions {
+            segment_bytes: node.log_segment_bytes,
+            ..LogOptions::new(genesis)
+        };
+        let options = OpenOptions {
+            genesis,
+            log: log.durability(node.durability),
+            limits: node.cluster.limits().clone(),
+        };
+        recovery::open::<P>(&files, checkpoints, &options).map_err(at)
+    }
+}
+
+/// Composes a core of protocol `P`.
+pub(crate) fn seat<P: OrderingProtocol>(
+    seat: CoreSeat,
+    config: P::Config,
+) -> Result<Seated, StartError> {
+    let opened = seat.open::<P>()?;
+    let (node, membership) = (Arc::clone(&seat.node), seat.membership());
+    let (limits, name) = (node.cluster.limits().clone(), format!("atlas-{}", node.id));
+    let events = Arc::new(EventQueue::default());
+    let shared = Arc::new(Shared::new(
+        limits.clone(),
+        membership.quorums().signed(),
+        node.cluster.unordered_reads(),
+        Arc::clone(&seat.network),
+    ));
+    let store = {
+        let events = Arc::clone(&events);
+        StoreThread::start(&name, opened.checkpoints.clone(), move |event| {
+            events.store(event)
+        })?
+    };
+    let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), store.sender());
+    let mut executor = (seat.executor)(ExecutorConfig {
+        genesis: *membership.genesis(),
+        epoch: membership.epoch(),
+        limits: limits.clone(),
+    });
+    if let Some(found) = &opened.checkpoint {
+        let chunks = recovery::read_chunks(&opened.checkpoints, found)?;
+        executor.install(&found.stored.certificate.id, &found.manifest, &chunks)?;
+    }
+    let progress = executor.progress();
+    let options = ExecutorOptions::of(&limits);
+    let executor = ExecutorThread::start(&name, executor, Arc::new(sink), &options)?;
+    let log = start_log(opened.log, &events)?;
+    let admission = admission(&node);
+    let bundles = Arc::new(BundleChecker::new(&membership, &limits, admission));
+    let core_config = CoreConfig {
+        membership: Arc::clone(&membership),
+        limits,
+        signer: Arc::new(node.key.clone()),
+        seed: seed_of(&node),
+        decisions_bytes_max: DECISIONS_BYTES_MAX,
+        last_lsn: opened.last_lsn,
+    };
+    let recovery: Recovery<P> = Recovery {
+        me: node.id,
+        origin: opened.origin,
+        installed: opened.checkpoint.map(|found| Installed {
+            certificate: Arc::new(found.stored.certificate),
+            frontier: found.stored.frontier,
+        }),
+        records: opened.records,
+    };
+    let mut core = ReplicaCore::recover(core_config, config.clone(), recovery)?;
+    let clock = Clock::start();
+    let (sessions, last_given) = (progress.sessions, progress.last_given);
+    core.step(
+        CoreInput::Sessions {
+            sessions,
+            last_given,
+        },
+        clock.moment(),
+    );
+    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+    let (local, local_queue) = mpsc::channel(LOCAL_READS_MAX);
+    let driver = Driver {
+        core,
+        checker: MessageChecker::new(config, membership, bundles),
+        network: seat.network,
+        log,
+        executor: executor.handle(),
+        _executor: executor,
+        store,
+        clock,
+        shared: Arc::clone(&shared),
+        events,
+        state: State::default(),
+    };
+    let run = Box::pin(driver.run(seat.inbox, local_queue, command_queue));
+    Ok(Seated {
+        run,
+        commands,
+        local,
+        shared,
+        notes: opened.notes,
+    })
+}
+
+fn start_log(
+    writer: atlas_persistent_log::LogWriter,
+    events: &Arc<EventQueue>,
+) -> Result<LogHandle, StartError> {
+    let (durable, failed) = (Arc::clone(events), Arc::clone(events));
+    let events = LogEvents {
+        durable: Box::new(move |lsn| durable.durable(lsn)),
+        failed: Box::new(move |error: LogError| failed.failed(format!("the log failed: {error}"))),
+    };
+    LogHandle::start(writer, events)
+        .map_err(|error| StartError::Thread(std::io::Error::other(error.to_string())))
+}
+
+/// Members may be clients too: that is what calls through a replica's handle are signed with.
+fn admission(node: &NodeConfig) -> ClientAdmission {
+    match node.cluster.clients() {
+        Clients::Any => ClientAdmission::Any,
+        Clients::Listed(listed) => {
+            let members = node.cluster.members().iter().map(|member| member.key);
+            ClientAdmission::Listed(
+                listed
+                    .iter()
+                    .map(|client| client.key)
+                    .chain(members)
+                    .collect(),
+            )
+        }
+    }
+}
+
+/// Random numbers only spread load and time-outs; each replica has others.
+fn seed_of(node: &NodeConfig) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = node.key.public_key().0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}

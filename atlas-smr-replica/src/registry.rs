@@ -1,0 +1,90 @@
+//! Protocols by name: the one place above the protocols that knows which there are.
+
+use crate::config::{KnownProtocol, Timeouts};
+use crate::node::{CoreSeat, Seated, StartError, seat};
+use atlas_common::crypto::Signer;
+use atlas_core::{Limits, Membership, OrderingProtocol};
+use atlas_pbft::{Pbft, PbftConfig};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a protocol's settings are made from.
+#[derive(Clone, Debug)]
+pub struct ProtocolSettings {
+    /// The members of the epoch.
+    pub membership: Arc<Membership>,
+    /// The cluster's limits.
+    pub limits: Limits,
+    /// The cluster's time-outs.
+    pub timeouts: Timeouts,
+    /// This replica's key.
+    pub signer: Arc<dyn Signer>,
+}
+
+/// Why a protocol cannot be set up.
+pub type SettingsError = Box<dyn std::error::Error + Send + Sync>;
+
+type Seat = dyn Fn(CoreSeat) -> Result<Seated, StartError> + Send + Sync;
+
+/// The protocols that a cluster file may name.
+#[derive(Clone)]
+pub struct ProtocolRegistry {
+    entries: BTreeMap<&'static str, (KnownProtocol, Arc<Seat>)>,
+}
+
+impl fmt::Debug for ProtocolRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.keys()).finish()
+    }
+}
+
+impl Default for ProtocolRegistry {
+    /// The protocols that come with Atlas.
+    fn default() -> Self {
+        let mut registry = Self {
+            entries: BTreeMap::new(),
+        };
+        registry.register::<Pbft>(|settings| {
+            let timeouts = settings.timeouts;
+            Ok(PbftConfig::new(
+                Arc::clone(&settings.signer),
+                &settings.limits,
+                timeouts.view_change(),
+                timeouts.view_change_max(),
+                timeouts.status(),
+            )?)
+        });
+        registry
+    }
+}
+
+impl ProtocolRegistry {
+    /// Adds a protocol under its own name; one of the same name is replaced. `settings` makes the
+    /// protocol's configuration from what the cluster file says.
+    pub fn register<P: OrderingProtocol>(
+        &mut self,
+        settings: impl Fn(&ProtocolSettings) -> Result<P::Config, SettingsError> + Send + Sync + 'static,
+    ) {
+        let start = move |parts: CoreSeat| {
+            let config = settings(&parts.settings()).map_err(StartError::Protocol)?;
+            seat::<P>(parts, config)
+        };
+        self.entries
+            .insert(P::NAME, (KnownProtocol::of::<P>(), Arc::new(start)));
+    }
+
+    /// All of them, by name.
+    #[must_use]
+    pub fn known(&self) -> Vec<KnownProtocol> {
+        self.entries.values().map(|(known, _)| *known).collect()
+    }
+
+    pub(crate) fn seat(&self, parts: CoreSeat) -> Result<Seated, StartError> {
+        let name = parts.node.cluster.protocol().name;
+        match self.entries.get(name) {
+            Some((_, start)) => start(parts),
+            None => Err(StartError::UnknownProtocol(name)),
+        }
+    }
+}
