@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Operations after which replies are handed over although more decisions wait: enough to fill a
 /// socket write, little enough not to hold up the first of them.
 const GROUP_OPERATIONS: usize = 256;
-/// Reads taken in one go.
+/// Reads taken in one go, so that decisions do not wait for more.
 const GROUP_READS: usize = 256;
 
 pub(super) struct Worker {
@@ -84,9 +84,15 @@ impl Worker {
                 }
             };
             let flow = match flow {
-                ControlFlow::Continue(()) => self.drain(ordered, reads),
+                ControlFlow::Continue(()) => self.take_more(ordered),
                 end => end,
             };
+            for read in reads
+                .try_iter()
+                .take(reads.capacity().unwrap_or(usize::MAX))
+            {
+                self.unordered(read);
+            }
             self.hand_over();
             if flow.is_break() {
                 return;
@@ -94,19 +100,12 @@ impl Worker {
         }
     }
 
-    /// Takes what else waits, up to a group of it.
-    fn drain(
-        &mut self,
-        ordered: &Receiver<Ordered>,
-        reads: &Receiver<Unordered>,
-    ) -> ControlFlow<()> {
+    /// Takes the decisions that wait, up to a group of operations.
+    fn take_more(&mut self, ordered: &Receiver<Ordered>) -> ControlFlow<()> {
         while self.group.operations < GROUP_OPERATIONS
             && let Ok(order) = ordered.try_recv()
         {
             self.order(order)?;
-        }
-        for read in reads.try_iter().take(GROUP_READS) {
-            self.unordered(read);
         }
         ControlFlow::Continue(())
     }
@@ -155,7 +154,8 @@ impl Worker {
             self.encoder.checkpoint(snapshot);
         }
         let group = &mut self.group;
-        group.operations += operations;
+        // An empty decision counts too: the rest of the replica waits to hear of it.
+        group.operations += operations.max(1);
         if group.replies.is_empty() {
             group.replies = replies;
         } else {
