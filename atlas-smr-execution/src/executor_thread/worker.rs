@@ -87,10 +87,12 @@ impl Worker {
                 ControlFlow::Continue(()) => self.take_more(ordered),
                 end => end,
             };
-            for read in reads
-                .try_iter()
-                .take(reads.capacity().unwrap_or(usize::MAX))
-            {
+            let taken = if flow.is_break() {
+                reads.len()
+            } else {
+                GROUP_READS
+            };
+            for read in reads.try_iter().take(taken) {
                 self.unordered(read);
             }
             self.hand_over();
