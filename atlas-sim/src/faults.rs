@@ -67,6 +67,8 @@ kinds! {
     Oversized = "oversized messages",
     /// A proposal went to some replicas only.
     PartialProposal = "proposals sent to some only",
+    /// A proposal that came after the votes for it.
+    LateProposal = "proposals behind their votes",
     /// A forged or altered vote.
     ForgedVote = "forged votes",
     /// Votes for different content in one slot.

@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, value_parser = range, required_unless_present_any = ["seed", "list"])]
     seeds: Option<Range<u64>>,
     /// A scenario instead of a random plan; --list names them.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["replicas", "bug"])]
     scenario: Option<String>,
     /// The number of replicas, instead of a random one.
     #[arg(long)]
@@ -65,7 +65,7 @@ fn run<P: atlas_sim::SimProtocol>(arguments: &Arguments) -> anyhow::Result<ExitC
     }
     let plans = Plans::new::<P>(arguments)?;
     if let Some(seed) = arguments.seed {
-        let report = atlas_sim::run::<P>(&plans.plan(seed), !arguments.quiet);
+        let report = plans.run::<P>(seed, !arguments.quiet);
         print!("{}", report.transcript);
         println!("{}", one_line(&report));
         return Ok(exit_code(report.verdict.is_pass()));
@@ -94,7 +94,7 @@ fn run_campaign<P: atlas_sim::SimProtocol>(
         bar.set_position(done);
         bar.set_message(format!("{failed} failed"));
     };
-    let one = |seed| atlas_sim::run::<P>(&plans.plan(seed), false);
+    let one = |seed| plans.run::<P>(seed, false);
     let summary = campaign::run(seeds, arguments.threads.unwrap_or(cores), one, progress);
     bar.finish_and_clear();
     summary
@@ -104,7 +104,6 @@ fn run_campaign<P: atlas_sim::SimProtocol>(
 struct Plans {
     scenario: Option<&'static scenarios::Scenario>,
     adversaries: Vec<&'static str>,
-    model: atlas_common::quorum::FaultModel,
     replicas: Option<usize>,
     bug: Option<&'static str>,
 }
@@ -121,25 +120,22 @@ impl Plans {
         Ok(Self {
             scenario: arguments.scenario.as_ref().map(find).transpose()?,
             adversaries: atlas_sim::adversary::all::<P>(),
-            model: P::FAULT_MODEL,
             replicas: arguments.replicas,
             bug: arguments.bug.as_ref().map(bug).transpose()?,
         })
     }
 
-    fn plan(&self, seed: u64) -> Plan {
-        match self.scenario {
-            Some(scenario) => Plan { bug: self.bug, ..scenario.plan(seed) },
-            None => Plan::draw(
-                seed,
-                &Choices {
-                    model: self.model,
-                    adversaries: &self.adversaries,
-                    replicas: self.replicas,
-                    bug: self.bug,
-                },
-            ),
+    fn run<P: atlas_sim::SimProtocol>(&self, seed: u64, transcript: bool) -> Report {
+        if let Some(scenario) = self.scenario {
+            return scenario.run::<P>(seed, transcript);
         }
+        let choices = Choices {
+            model: P::FAULT_MODEL,
+            adversaries: &self.adversaries,
+            replicas: self.replicas,
+            bug: self.bug,
+        };
+        atlas_sim::run::<P>(&Plan::draw(seed, &choices), transcript)
     }
 }
 
@@ -189,8 +185,8 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
 
 fn list<P: atlas_sim::SimProtocol>() {
     println!("scenarios:");
-    for scenario in scenarios::ALL {
-        println!("  {:<28} {}", scenario.name, scenario.about);
+    for scenario in scenarios::all() {
+        println!("  {:<34} {}", scenario.name, scenario.about);
     }
     println!("adversaries: {}", atlas_sim::adversary::all::<P>().join(", "));
     println!("defects: {}", P::bugs().join(", "));

@@ -1,25 +1,81 @@
-//! Scenarios.
+//! Scenarios: one for each row of the fault catalogue that the simulator can show, and a few more.
+//!
+//! A scenario is a plan in which that fault happens, for any seed, and what must be seen of it
+//! besides what every run must keep. A fault that never fired is a failed run.
+
+mod clients;
+mod leaders;
+mod network;
+mod votes;
+
 use crate::plan::Plan;
+use crate::protocol::SimProtocol;
+use crate::verdict::{Report, Verdict};
+
 /// A scenario.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Its name.
+    /// Its name, beginning with the row of the catalogue it is about.
     pub name: &'static str,
-    /// What it is about.
+    /// What happens, and what is expected.
     pub about: &'static str,
-    make: fn(u64) -> Plan,
+    plan: fn(u64) -> Plan,
+    /// What else must be seen.
+    shows: fn(&Report) -> Result<(), String>,
 }
+
 impl Scenario {
     /// The plan of a seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
-        (self.make)(seed)
+        Plan {
+            name: self.name.to_owned(),
+            ..(self.plan)(seed)
+        }
+    }
+
+    /// Runs it; the verdict also says whether what it is about was seen.
+    #[must_use]
+    pub fn run<P: SimProtocol>(&self, seed: u64, transcript: bool) -> Report {
+        let mut report = crate::run::<P>(&self.plan(seed), transcript);
+        if report.verdict.is_pass()
+            && let Err(missing) = (self.shows)(&report)
+        {
+            report.verdict = Verdict::Idle(missing);
+        }
+        report
     }
 }
-/// All.
-pub const ALL: &[Scenario] = &[];
-/// By name.
+
+/// All scenarios.
+#[must_use]
+pub fn all() -> Vec<&'static Scenario> {
+    [leaders::ALL, votes::ALL, network::ALL, clients::ALL].into_iter().flatten().collect()
+}
+
+/// The scenario of this name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Scenario> {
-    ALL.iter().find(|scenario| scenario.name == name)
+    all().into_iter().find(|scenario| scenario.name == name)
+}
+
+/// Nothing more than every run must show.
+fn nothing(_report: &Report) -> Result<(), String> {
+    Ok(())
+}
+
+/// Correct replicas must have counted something.
+fn counted(report: &Report, names: &[&str]) -> Result<(), String> {
+    match names.iter().find(|name| report.counter(name) == 0) {
+        Some(name) => Err(format!("no correct replica counted `{name}`")),
+        None => Ok(()),
+    }
+}
+
+/// There must have been view changes.
+fn changed_views(report: &Report, at_least: u64) -> Result<(), String> {
+    if report.view_changes >= at_least {
+        return Ok(());
+    }
+    Err(format!("{} view changes instead of {at_least}", report.view_changes))
 }

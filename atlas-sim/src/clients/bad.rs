@@ -110,10 +110,11 @@ impl BadActor {
     fn bundle(&mut self, session: SessionId, first: u64, count: u64) -> Bytes {
         self.variant += 1;
         let operation = |number: u64| {
-            // The label is the place in the session: two payloads of one number have one label.
+            // The label is the place in the session: two payloads of one number have one label, and
+            // one session's order says nothing of another's.
             let label = Label {
-                client: self.number as u64,
-                operation: session.0 << 32 | number,
+                client: (self.number as u64) << 32 | session.0,
+                operation: number,
             };
             app::encode(label, KEY + self.number as u64, Call::Put(self.variant))
         };

@@ -207,3 +207,19 @@ impl Adversary<Pbft> for Slow {
         }
     }
 }
+
+/// One replica hears of each proposal long after the others' votes for it (row 7).
+#[derive(Debug)]
+pub(super) struct Late;
+
+impl Adversary<Pbft> for Late {
+    fn on_send(&mut self, to: NodeId, message: SystemMessage<Pbft>, power: &mut Power<'_, Pbft>) {
+        let last = power.others().pop();
+        if last == Some(to) && matches!(message, SystemMessage::Protocol(Message::PrePrepare(_))) {
+            power.did(FaultKind::LateProposal);
+            power.send_after(power.patience / 4, to, message);
+        } else {
+            power.send(to, message);
+        }
+    }
+}

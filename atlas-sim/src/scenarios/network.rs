@@ -1,0 +1,128 @@
+//! The network, disks and crashes: row 18, and every size of cluster under loss.
+
+use super::{Scenario, changed_views, counted, nothing};
+use crate::faults::FaultKind;
+use crate::network::Quality;
+use crate::plan::{Action, CrashKind, Plan, Target};
+use atlas_common::NodeId;
+
+fn calm(replicas: usize, seed: u64, must_happen: &[FaultKind]) -> Plan {
+    Plan {
+        must_happen: must_happen.to_vec(),
+        ..Plan::calm("", replicas, seed)
+    }
+}
+
+fn lossy(replicas: usize, seed: u64) -> Plan {
+    let quality = Quality {
+        loss: 0.2,
+        duplicate: 0.1,
+        reorder: 0.2,
+        ..Quality::good()
+    };
+    let must = [FaultKind::Loss, FaultKind::Duplicate, FaultKind::Reorder];
+    Plan {
+        quality,
+        ..calm(replicas, seed, &must)
+    }
+    .heal_at(3000)
+}
+
+/// One replica is away long enough for the others to cut their logs.
+fn behind(seed: u64, adversary: Option<&'static str>) -> Plan {
+    let away = Action::Crash(Target::Replica(NodeId(2)), CrashKind::PowerCut);
+    let plan = Plan {
+        limits: Plan::small_limits(8),
+        ..calm(7, seed, &[FaultKind::Crash, FaultKind::Restart])
+    };
+    let plan = plan.at(100, away).at(1100, Action::RestartAll).heal_at(1200);
+    match adversary {
+        Some(name) => plan.adversary(5, name).adversary(6, name),
+        None => plan,
+    }
+}
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "row-18-all-apart",
+        about: "every replica is cut off from every other for three seconds: no livelock afterwards",
+        plan: |seed| {
+            calm(4, seed, &[FaultKind::Partition])
+                .at(300, Action::Partition((0..4).map(|i| vec![i]).collect()))
+                .heal_at(3300)
+        },
+        shows: nothing,
+    },
+    Scenario {
+        name: "leader-crashes",
+        about: "each leader in turn loses its power",
+        plan: |seed| {
+            let mut plan = calm(4, seed, &[FaultKind::Crash, FaultKind::Restart]);
+            for i in 0..3 {
+                plan = plan
+                    .at(200 + i * 1000, Action::Crash(Target::Leader, CrashKind::PowerCut))
+                    .at(900 + i * 1000, Action::RestartAll);
+            }
+            plan.heal_at(3200)
+        },
+        shows: |report| changed_views(report, 1),
+    },
+    Scenario {
+        name: "all-lose-power",
+        about: "all replicas lose their power at once, twice: nothing acknowledged is lost",
+        plan: |seed| {
+            calm(4, seed, &[FaultKind::Crash, FaultKind::Restart])
+                .at(300, Action::CrashAll(CrashKind::PowerCut))
+                .at(400, Action::RestartAll)
+                .at(700, Action::CrashAll(CrashKind::DuringWrite))
+                .at(800, Action::RestartAll)
+                .heal_at(900)
+        },
+        shows: nothing,
+    },
+    Scenario {
+        name: "left-behind",
+        about: "a replica comes back after the others have cut their logs: it fetches a state",
+        plan: |seed| behind(seed, None),
+        shows: |report| counted(report, &["states_installed"]),
+    },
+    Scenario {
+        name: "left-behind-among-liars",
+        about: "the same with f replicas that lie in transfers",
+        plan: |seed| Plan {
+            must_happen: vec![FaultKind::Restart, FaultKind::BadTransfer],
+            ..behind(seed, Some("bad-transfers"))
+        },
+        shows: |report| counted(report, &["states_installed"]),
+    },
+    Scenario {
+        name: "loss-4",
+        about: "4 replicas lose a fifth of their messages",
+        plan: |seed| lossy(4, seed),
+        shows: nothing,
+    },
+    Scenario {
+        name: "loss-5",
+        about: "5 replicas lose a fifth of their messages",
+        plan: |seed| lossy(5, seed),
+        shows: nothing,
+    },
+    Scenario {
+        name: "loss-6",
+        about: "6 replicas lose a fifth of their messages",
+        plan: |seed| lossy(6, seed),
+        shows: nothing,
+    },
+    Scenario {
+        name: "loss-7",
+        about: "7 replicas lose a fifth of their messages",
+        plan: |seed| lossy(7, seed),
+        shows: nothing,
+    },
+    Scenario {
+        name: "loss-10",
+        about: "10 replicas lose a fifth of their messages",
+        plan: |seed| lossy(10, seed),
+        shows: nothing,
+    },
+];
