@@ -286,6 +286,7 @@ impl Client {
     /// [`NotReady::TimedOut`] names the replicas that could not be reached; [`NotReady::Closed`].
     pub async fn ready(&self, within: Duration) -> Result<(), NotReady> {
         let mut phase = self.handle.shared.phase.subscribe();
+        self.handle.shared.want_session();
         let settled = timeout(within, phase.wait_for(|phase| *phase != Phase::Opening)).await;
         match settled.map(|phase| phase.map(|phase| *phase)) {
             Ok(Ok(Phase::Open)) => Ok(()),

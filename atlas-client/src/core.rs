@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod random_tests;
+mod reading;
+mod sending;
 #[cfg(test)]
 mod tests;
 
@@ -9,18 +11,14 @@ use crate::bundles::{Bundles, GivenUp};
 use crate::config::{ConfigError, CoreConfig};
 use crate::error::{CallError, Doubt, RequestId, outcome};
 use crate::leader::{LeaderTracker, Target};
-use crate::reads::{ReadStep, Reads};
+use crate::reads::Reads;
 use crate::retransmit::RetransmitTimer;
 use crate::session::Session;
-use crate::votes::Tally;
 use crate::waiting::{Call, Waiting};
 use atlas_common::crypto::Signer;
-use atlas_common::quorum::FaultModel;
 use atlas_common::{ClientId, NodeId, SessionId, Time};
 use atlas_smr_core::bundle::RequestBundle;
-use atlas_smr_core::client_message::{
-    ClientMessage, Consistency, LeaderHint, OperationResult, Reply, ReplyMessage,
-};
+use atlas_smr_core::client_message::{ClientMessage, Consistency, LeaderHint, Reply, ReplyMessage};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -135,9 +133,9 @@ impl ClientCore {
         self.waiting.len() + self.bundles.live() + self.reads.len()
     }
 
-    /// Opens a session now, rather than when the first call needs one.
+    /// Opens a session now, if none is open, rather than when the first call needs one.
     pub fn connect(&mut self) {
-        self.eager = true;
+        self.eager = self.session.id().is_none() && !self.closed;
     }
 
     /// Calls an operation, within the configuration's `call_timeout`.
@@ -368,81 +366,6 @@ impl ClientCore {
         }
     }
 
-    /// Forms what can be sent now.
-    fn fill(&mut self, now: Time) {
-        if let Some(session) = self.session.id() {
-            if self.may_send() {
-                self.send_bundle(now, session);
-            }
-        } else if self.session.is_none() && self.anybody_waits() {
-            self.session
-                .request_sent(now, now.after(self.timer.timeout()));
-            let target = self.leader.target();
-            self.send(target, ClientMessage::Bundle(self.session.request()));
-        }
-    }
-
-    /// The policy that [`ClientCore`] describes. The span of operations in flight stays within what
-    /// the replicas keep replies for, so that a lost reply can always be had again.
-    fn may_send(&self) -> bool {
-        let limits = &self.config.limits;
-        let room = limits
-            .session_replies_max
-            .saturating_sub(self.bundles.span());
-        let wanted = self.bundles.live().min(limits.bundle_operations_max);
-        let full = self.waiting.bytes() >= limits.bundle_bytes_max;
-        !self.waiting.is_empty()
-            && room > 0
-            && self.bundles.len() < self.config.bundles_in_flight_max
-            && (full || self.waiting.len() >= wanted)
-    }
-
-    fn send_bundle(&mut self, now: Time, session: SessionId) {
-        let limits = &self.config.limits;
-        let room = limits
-            .session_replies_max
-            .saturating_sub(self.bundles.span());
-        let count_max = limits.bundle_operations_max.min(room);
-        let calls = self.waiting.take(count_max, limits.bundle_bytes_max);
-        let operations: Vec<Bytes> = calls.iter().map(|call| call.operation.clone()).collect();
-        let bundle = RequestBundle::new(
-            self.id,
-            session,
-            self.bundles.next(),
-            self.bundles.acknowledged(),
-            &operations,
-            &self.config.genesis,
-            self.signer.as_ref(),
-        );
-        let (needed, n) = (self.config.matching_ordered(), self.config.quorums.n());
-        let tally = Tally::new(calls.len(), needed, n);
-        let target = self.leader.target();
-        self.send(target, ClientMessage::Bundle(bundle.raw().clone()));
-        let times = (now, now.after(self.timer.timeout()));
-        self.bundles.push(bundle, &calls, tally, target, times);
-    }
-
-    fn retransmit(&mut self, now: Time) {
-        if self.session.resend_at().is_some_and(|at| at <= now) {
-            self.timer.expired();
-            self.session
-                .request_sent(now, now.after(self.timer.timeout()));
-            self.send(Target::All, ClientMessage::Bundle(self.session.request()));
-        }
-        // Several bundles lost together are one loss.
-        if self.bundles.oldest_is_due(now) {
-            self.timer.expired();
-        }
-        let mut again = Vec::new();
-        let resend_at = now.after(self.timer.timeout());
-        if let Some(replica) = self.bundles.resend(now, resend_at, &mut again) {
-            self.leader.let_down_by(replica);
-        }
-        for bundle in again {
-            self.send(Target::All, ClientMessage::Bundle(bundle));
-        }
-    }
-
     fn give_up(&mut self, session: SessionId, call: &GivenUp, doubt: Doubt, of_read: CallError) {
         let request = RequestId {
             client: self.id,
@@ -478,52 +401,6 @@ impl ClientCore {
                 deadline,
                 read: true,
             });
-        }
-    }
-
-    fn start_read(&mut self, now: Time, call: Call, consistency: Consistency) {
-        let quorums = self.config.quorums;
-        let (needed, asked) = match (consistency, quorums.model()) {
-            // Any state that one correct replica vouches for.
-            (Consistency::Stale, _) => {
-                let needed = quorums.one_correct();
-                (needed, Some(self.leader.readers(needed)))
-            }
-            // The replica itself makes sure that its answer is linearizable, the leader soonest.
-            (Consistency::Linearizable, FaultModel::Crash) => match self.leader.read_target() {
-                Target::One(replica) => (1, Some(vec![replica])),
-                Target::All => (1, None),
-            },
-            // A quorum meets, in a correct replica, that of every write that was answered.
-            (Consistency::Linearizable, FaultModel::Byzantine) => (quorums.quorum(), None),
-        };
-        let count = asked.as_ref().map_or(quorums.n(), Vec::len);
-        let resend_at = now.after(self.timer.timeout());
-        let request = self
-            .reads
-            .start(call, consistency, needed, count, resend_at);
-        match asked {
-            None => self.send(Target::All, ClientMessage::Read(request)),
-            Some(replicas) => {
-                for replica in replicas {
-                    self.send(Target::One(replica), ClientMessage::Read(request.clone()));
-                }
-            }
-        }
-    }
-
-    fn read_answered(&mut self, from: NodeId, id: u64, result: Option<OperationResult>) {
-        let step = self.reads.answer(from, CallId(id), result);
-        self.read_step(step);
-    }
-
-    fn read_step(&mut self, step: ReadStep) {
-        match step {
-            ReadStep::Wait => {}
-            ReadStep::Done(call, result) => self.complete(call, outcome(result)),
-            ReadStep::AskAll(request) => self.send(Target::All, ClientMessage::Read(request)),
-            // It was admitted as a read: it does not fail for want of room here.
-            ReadStep::Order(call) => self.waiting.push(call),
         }
     }
 }

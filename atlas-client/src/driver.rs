@@ -113,6 +113,9 @@ impl Driver {
             if !self.take_calls() {
                 return;
             }
+            if shared.take_session_wanted() {
+                self.core.connect();
+            }
             self.flush();
             self.ask_status();
         }

@@ -54,6 +54,7 @@ pub(crate) struct Shared {
 struct Queue {
     calls: Vec<NewCall>,
     status: Vec<StatusAnswers>,
+    session_wanted: bool,
     closed: bool,
 }
 
@@ -93,6 +94,17 @@ impl Shared {
             queue.status.push(answers);
             self.work.notify_one();
         }
+    }
+
+    /// Somebody waits for a session though no call may.
+    pub(crate) fn want_session(&self) {
+        self.queue.lock().session_wanted = true;
+        self.work.notify_one();
+    }
+
+    /// Whether somebody has waited for a session since this was asked last.
+    pub(crate) fn take_session_wanted(&self) -> bool {
+        std::mem::take(&mut self.queue.lock().session_wanted)
     }
 
     /// Takes the wishes for the replicas' status.

@@ -1,4 +1,5 @@
 //! The asynchronous client over the in-memory network, against a fake cluster.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use atlas_client::{
     CallError, Client, Consistency, CoreConfig, Doubt, NotReady, StatusReport, random_instance,
@@ -270,6 +271,31 @@ async fn not_ready_names_who_could_not_be_reached() {
     };
     assert_eq!(client.ready(waited).await, Err(expected));
     assert_eq!(client.call(Bytes::new()).await, Err(CallError::TimedOut));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_opens_another_session_after_the_cluster_closed_one() {
+    let cluster = Cluster::start(4);
+    let client = cluster.client();
+    client.ready(LONG).await.unwrap();
+    {
+        let mut service = cluster.service.lock().unwrap();
+        for instance in 0..10 {
+            let id = ClientId {
+                key: cluster.key.public_key(),
+                instance,
+            };
+            let open = RequestBundle::open(id, &genesis(), &cluster.key);
+            service.decided += 1;
+            let seq = SeqNo(service.decided);
+            service.table.admit(&open, seq);
+        }
+    }
+    let outcome = client.call(Bytes::new()).await;
+    let doubt = Doubt::SessionExpired;
+    assert!(matches!(outcome, Err(CallError::UnknownOutcome { doubt: d, .. }) if d == doubt));
+    client.ready(LONG).await.unwrap();
+    assert_eq!(client.call(Bytes::new()).await, Ok(Bytes::new()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,11 +6,11 @@
 
 use super::*;
 use atlas_common::crypto::{KeyPair, PublicKey, Signature};
-use atlas_common::quorum::Quorums;
+use atlas_common::quorum::{FaultModel, Quorums};
 use atlas_common::rng::SeededRng;
 use atlas_common::{Digest, OpNumber, SeqNo, View};
 use atlas_core::Limits;
-use atlas_smr_core::client_message::ReadRequest;
+use atlas_smr_core::client_message::{OperationResult, ReadRequest};
 use atlas_smr_core::session::{Admission, SessionTable};
 use std::collections::BTreeMap;
 use std::time::Duration;
