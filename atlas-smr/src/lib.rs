@@ -35,6 +35,7 @@ pub use local::{LocalCluster, LocalClusterError, LocalClusterOptions};
 /// What an ordering protocol of one's own is written with.
 pub mod protocol {
     pub use atlas_common::quorum::{FaultModel, Quorums};
+    pub use atlas_common::wire::{DecodeError, EncodeError};
     pub use atlas_common::{Digest, Epoch, Lsn, NodeId, SeqNo, Time, View};
     pub use atlas_core::*;
     pub use bytes::Bytes;

@@ -1,0 +1,248 @@
+//! `atlas bench`: throughput and latency on a cluster of its own.
+
+mod echo;
+mod processes;
+mod report;
+
+pub(crate) use echo::Echo;
+
+use crate::cluster::OwnCluster;
+use anyhow::{Context, Result, bail};
+use atlas_smr::config::{ClientConfig, Initialised, NodeConfig};
+use atlas_smr::{Client, Durability, ProtocolRegistry, Replica, ReplicaHandle, connect};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use processes::{Processes, processor_seconds};
+use report::Report;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// The ordering protocol
+    #[arg(long, default_value = "pbft")]
+    protocol: String,
+    /// How many replicas
+    #[arg(long, default_value_t = 4)]
+    replicas: usize,
+    /// How many clients, each with connections of its own
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+    /// How many calls each client has outstanding
+    #[arg(long, default_value_t = 250)]
+    outstanding: usize,
+    /// The size of an operation
+    #[arg(long, default_value_t = 16)]
+    payload_bytes: usize,
+    /// The size of a reply
+    #[arg(long, default_value_t = 16)]
+    reply_bytes: usize,
+    /// When a write counts as kept: sync, async or memory
+    #[arg(long, default_value_t = Durability::Sync)]
+    durability: Durability,
+    /// How long to measure
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// How long to warm up before
+    #[arg(long, default_value_t = 2)]
+    warm_up_seconds: u64,
+    /// Run the replicas on threads of this process
+    #[arg(long)]
+    in_process: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the callers are to do.
+const WARM_UP: u8 = 0;
+const MEASURE: u8 = 1;
+const STOP: u8 = 2;
+
+/// How long a client may take to open its session.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    if arguments.clients == 0 || arguments.outstanding == 0 || arguments.seconds == 0 {
+        bail!("--clients, --outstanding and --seconds must be at least 1");
+    }
+    let dir = tempfile::Builder::new().prefix("atlas-bench-").tempdir()?;
+    let files = OwnCluster {
+        dir: &dir.path().join("cluster"),
+        protocol: &arguments.protocol,
+        replicas: arguments.replicas,
+        clients: arguments.clients,
+        durability: arguments.durability,
+        admin: false,
+    }
+    .create()?;
+    let replicas = if arguments.in_process {
+        Replicas::Threads(start_threads(&files, &arguments)?)
+    } else {
+        Replicas::Processes(Processes::start(&files, arguments.reply_bytes)?)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let report = runtime.block_on(measure(&arguments, &files, &replicas))?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    let good = report.errors == 0 && report.operations > 0;
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+enum Replicas {
+    Threads(Vec<ReplicaHandle>),
+    Processes(Processes),
+}
+
+impl Replicas {
+    /// Processor time of all replicas so far; `None` when they share this process.
+    fn processor_seconds(&self) -> Result<Option<f64>> {
+        match self {
+            Self::Threads(replicas) => {
+                debug_assert!(!replicas.is_empty());
+                Ok(None)
+            }
+            Self::Processes(processes) => processes.processor_seconds().map(Some),
+        }
+    }
+}
+
+fn start_threads(files: &Initialised, arguments: &Arguments) -> Result<Vec<ReplicaHandle>> {
+    let known = ProtocolRegistry::default().known();
+    let start = |file| {
+        let node = NodeConfig::load(file, &known)?;
+        let echo = Echo {
+            reply_bytes: arguments.reply_bytes,
+        };
+        anyhow::Ok(Replica::builder(echo).config(node).start()?)
+    };
+    files
+        .replicas
+        .iter()
+        .map(|file| start(file.as_path()))
+        .collect()
+}
+
+/// What one caller has seen.
+struct Seen {
+    latencies: Histogram<u64>,
+    operations: u64,
+    errors: u64,
+}
+
+async fn measure(
+    arguments: &Arguments,
+    files: &Initialised,
+    replicas: &Replicas,
+) -> Result<Report> {
+    let known = ProtocolRegistry::default().known();
+    let mut clients = Vec::new();
+    for file in &files.clients {
+        clients.push(connect(&ClientConfig::load(file, &known)?)?);
+    }
+    for client in &clients {
+        client
+            .ready(READY_WITHIN)
+            .await
+            .context("the cluster does not serve")?;
+    }
+    let phase = Arc::new(AtomicU8::new(WARM_UP));
+    let mut callers = Vec::new();
+    for (index, client) in clients.iter().enumerate() {
+        for caller in 0..arguments.outstanding {
+            let payload = payload(arguments.payload_bytes, index, caller);
+            let (client, phase) = (client.clone(), Arc::clone(&phase));
+            callers.push(tokio::spawn(call(
+                client,
+                payload,
+                arguments.reply_bytes,
+                phase,
+            )));
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(arguments.warm_up_seconds)).await;
+    let (replicas_before, own_before) = (replicas.processor_seconds()?, processor_seconds("self")?);
+    let began = Instant::now();
+    phase.store(MEASURE, Relaxed);
+    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    phase.store(STOP, Relaxed);
+    let elapsed = began.elapsed();
+    let (replicas_after, own_after) = (replicas.processor_seconds()?, processor_seconds("self")?);
+    let mut all = Seen {
+        latencies: Histogram::new(3)?,
+        operations: 0,
+        errors: 0,
+    };
+    for caller in callers {
+        let seen = caller.await??;
+        all.latencies.add(seen.latencies)?;
+        all.operations += seen.operations;
+        all.errors += seen.errors;
+    }
+    for client in &clients {
+        client.close().await;
+    }
+    let of_replicas = replicas_before
+        .zip(replicas_after)
+        .map(|(before, after)| after - before);
+    Ok(Report::new(
+        arguments,
+        &all,
+        elapsed,
+        of_replicas,
+        own_after - own_before,
+    ))
+}
+
+/// Different for each caller, so that a reply of another's is noticed.
+fn payload(bytes: usize, client: usize, caller: usize) -> Bytes {
+    let mark = ((client as u64) << 32 | caller as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mark.to_le_bytes()
+        .iter()
+        .copied()
+        .cycle()
+        .take(bytes)
+        .collect()
+}
+
+/// Calls again and again. Counts a call when it was answered while measuring; a wrong or missing
+/// answer is an error whenever it comes.
+async fn call(
+    client: Client,
+    payload: Bytes,
+    reply_bytes: usize,
+    phase: Arc<AtomicU8>,
+) -> Result<Seen> {
+    let expected = Echo { reply_bytes }.answer(&payload);
+    let mut seen = Seen {
+        latencies: Histogram::new(3)?,
+        operations: 0,
+        errors: 0,
+    };
+    while phase.load(Relaxed) != STOP {
+        let began = Instant::now();
+        let reply = client.call(payload.clone()).await;
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match reply {
+            Ok(reply) if reply == expected => {
+                if phase.load(Relaxed) == MEASURE {
+                    seen.operations += 1;
+                    seen.latencies.saturating_record(micros);
+                }
+            }
+            Ok(_) | Err(_) => seen.errors += 1,
+        }
+    }
+    Ok(seen)
+}

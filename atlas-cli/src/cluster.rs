@@ -1,0 +1,97 @@
+//! What the commands share: clients of a running cluster, and clusters of the command's own.
+
+use anyhow::{Context, Result, bail};
+use atlas_smr::config::{ClientConfig, InitOptions, Initialised, KnownProtocol, Ports};
+use atlas_smr::{Client, Durability, ProtocolRegistry, connect, create_cluster};
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a command waits for a session with the cluster.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// The protocol of this name.
+pub(crate) fn protocol(name: &str) -> Result<KnownProtocol> {
+    let known = ProtocolRegistry::default().known();
+    let names: Vec<&str> = known.iter().map(|known| known.name).collect();
+    let found = known.iter().find(|known| known.name == name).copied();
+    found.with_context(|| {
+        format!(
+            "there is no protocol `{name}`; there is {}",
+            names.join(", ")
+        )
+    })
+}
+
+pub(crate) fn load_client(path: &Path) -> Result<ClientConfig> {
+    Ok(ClientConfig::load(
+        path,
+        &ProtocolRegistry::default().known(),
+    )?)
+}
+
+/// A client with an open session.
+pub(crate) async fn ready_client(config: &ClientConfig) -> Result<Client> {
+    let client = connect(config)?;
+    client
+        .ready(READY_WITHIN)
+        .await
+        .context("the cluster cannot be used")?;
+    Ok(client)
+}
+
+/// A runtime for a command's own work.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?)
+}
+
+/// What a cluster of the command's own is like.
+pub(crate) struct OwnCluster<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) protocol: &'a str,
+    pub(crate) replicas: usize,
+    pub(crate) clients: usize,
+    pub(crate) durability: Durability,
+    pub(crate) admin: bool,
+}
+
+impl OwnCluster<'_> {
+    /// Writes its files, with ports that are free just now.
+    pub(crate) fn create(&self) -> Result<Initialised> {
+        let protocol = protocol(self.protocol)?;
+        let mut options = InitOptions::new(self.dir, self.replicas, protocol);
+        options.clients = self.clients;
+        options.durability = self.durability;
+        let count = if self.admin {
+            2 * self.replicas
+        } else {
+            self.replicas
+        };
+        let mut ports = free_ports(count)?;
+        if self.admin {
+            options.admin_ports = Some(Ports::Listed(ports.split_off(self.replicas)));
+        }
+        options.ports = Ports::Listed(ports);
+        Ok(create_cluster(&options)?)
+    }
+}
+
+/// Ports on the loopback interface that nobody uses at this moment.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+        .collect::<Result<_, _>>()
+        .context("no free port on 127.0.0.1")?;
+    let ports: Result<Vec<u16>, _> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().map(|a| a.port()))
+        .collect();
+    let ports = ports?;
+    if ports.len() != count {
+        bail!("no free ports on 127.0.0.1");
+    }
+    Ok(ports)
+}

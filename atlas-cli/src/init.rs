@@ -1,0 +1,69 @@
+//! `atlas init`: the files of a new cluster.
+
+use crate::cluster;
+use anyhow::{Context, Result};
+use atlas_smr::config::{InitOptions, Ports};
+use atlas_smr::{Durability, create_cluster};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// How many replicas
+    #[arg(long, default_value_t = 4)]
+    replicas: usize,
+    /// The ordering protocol
+    #[arg(long, default_value = "pbft")]
+    protocol: String,
+    /// Where to write the files; must not exist yet, or be empty
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: PathBuf,
+    /// How many clients to make keys for
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// Replica i listens on this port plus i
+    #[arg(long, default_value_t = 7100)]
+    base_port: u16,
+    /// Replica i serves /metrics and /status on this port plus i
+    #[arg(long, default_value_t = 7200)]
+    admin_base_port: u16,
+    /// When a write counts as kept: sync, async or memory
+    #[arg(long, default_value_t = Durability::Sync)]
+    durability: Durability,
+    /// Let any key be a client, instead of only those made here
+    #[arg(long)]
+    any_client: bool,
+    /// Answer linearizable reads without ordering them (writes then wait for a larger quorum)
+    #[arg(long)]
+    unordered_reads: bool,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let protocol = cluster::protocol(&arguments.protocol)?;
+    let mut options = InitOptions::new(&arguments.dir, arguments.replicas, protocol);
+    options.clients = arguments.clients;
+    options.clients_listed = !arguments.any_client;
+    options.ports = Ports::From(arguments.base_port);
+    options.admin_ports = Some(Ports::From(arguments.admin_base_port));
+    options.durability = arguments.durability;
+    options.unordered_reads = arguments.unordered_reads;
+    let made = create_cluster(&options).context("cannot create the cluster")?;
+    let dir = arguments.dir.display();
+    println!(
+        "A cluster of {} replicas under {} is set up in {dir}:",
+        arguments.replicas, protocol.name
+    );
+    for file in &made.files {
+        println!("  {}", file.display());
+    }
+    println!("\nStart each replica in a terminal of its own:");
+    for replica in 0..arguments.replicas {
+        println!("  atlas start {dir}/replica-{replica}");
+    }
+    if arguments.clients > 0 {
+        println!("and use it:");
+        println!("  atlas kv --client {dir}/client-0 put greeting hello");
+        println!("  atlas status --client {dir}/client-0");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,71 @@
+//! `atlas start`: one replica, until it is told to stop.
+
+use crate::bench::Echo;
+use anyhow::{Context, Result};
+use atlas_kv::Kv;
+use atlas_smr::config::NodeConfig;
+use atlas_smr::{ProtocolRegistry, Replica, ReplicaHandle, Stopped};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// The replica's directory, or its node.toml
+    #[arg(value_name = "REPLICA")]
+    node: PathBuf,
+    /// Run the benchmark's echo application, with replies of this size, instead of the store
+    #[arg(long, hide = true, value_name = "BYTES")]
+    echo_reply_bytes: Option<usize>,
+}
+
+/// The exit code of a replica that had to stop by itself.
+const FAILED: u8 = 3;
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let registry = ProtocolRegistry::default();
+    let node = NodeConfig::load(&arguments.node, &registry.known())?;
+    let (id, protocol, durability) = (node.id, node.cluster.protocol().name, node.durability);
+    let started = match arguments.echo_reply_bytes {
+        Some(reply_bytes) => Replica::builder(Echo { reply_bytes }).config(node).start(),
+        None => Replica::builder(Kv::default()).config(node).start(),
+    };
+    let replica = started.with_context(|| format!("replica {id} cannot start"))?;
+    for note in replica.notes() {
+        eprintln!("note: {note}");
+    }
+    let admin = replica
+        .admin_address()
+        .map_or(String::new(), |a| format!(", status on http://{a}"));
+    let address = replica
+        .address()
+        .map_or_else(String::new, |a| format!(" on {a}"));
+    println!("replica {id} ready{address} ({protocol}, durability {durability}){admin}");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(until_stopped(replica))
+}
+
+/// Runs until SIGINT or SIGTERM, or until the replica stops by itself.
+async fn until_stopped(mut replica: ReplicaHandle) -> Result<ExitCode> {
+    let id = replica.id();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let asked = tokio::select! {
+        pressed = tokio::signal::ctrl_c() => { pressed?; true }
+        _ = terminate.recv() => true,
+        stopped = replica.stopped() => match stopped {
+            Stopped::Asked => true,
+            Stopped::Failed(why) => {
+                eprintln!("error: replica {id} stopped: {why}");
+                false
+            }
+        },
+    };
+    replica.shutdown().await;
+    if !asked {
+        return Ok(ExitCode::from(FAILED));
+    }
+    eprintln!("replica {id} stopped");
+    Ok(ExitCode::SUCCESS)
+}
