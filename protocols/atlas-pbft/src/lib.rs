@@ -1,4 +1,5 @@
 //! Practical Byzantine Fault Tolerance as a state machine without I/O.
+mod amnesia;
 pub mod bugs;
 mod config;
 pub mod message;
@@ -10,6 +11,8 @@ mod recovery;
 pub mod sealed;
 mod slot;
 mod status;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod view_change;
 

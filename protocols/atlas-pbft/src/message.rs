@@ -148,6 +148,11 @@ pub struct Status {
     pub decided: SeqNo,
     /// Whether it waits for something, and wants an answer.
     pub wants_help: bool,
+    /// It has lost its memory, and asks where others stand; they answer with this number, which it
+    /// draws anew each time it starts.
+    pub asks: Option<u64>,
+    /// This is the answer to that question.
+    pub answers: Option<u64>,
 }
 
 fn start(context: &str, membership: &Membership, view: View) -> DigestBuilder {

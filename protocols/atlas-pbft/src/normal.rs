@@ -3,8 +3,8 @@
 use crate::message::{Message, Phase, PrePrepare, Prepared, Proof, Vote, prepare_digest};
 use crate::pbft::{Cx, Pbft, Timer};
 use crate::record::Record;
-use crate::slot::Counted;
-use atlas_common::{Digest, NodeId, SeqNo, View};
+use crate::slot::{Counted, Slot};
+use atlas_common::{Digest, NodeId, SeqNo, Time, View};
 use atlas_core::{Batch, Reject};
 
 impl Pbft {
@@ -18,12 +18,11 @@ impl Pbft {
         self.next = self.next.next();
         let signing = prepare_digest(&self.membership, view, seq, &digest);
         let signature = self.config.signer.sign(&signing);
-        let now = cx.now();
         let slot = self.slot(seq);
         slot.proposal = Some(digest);
         slot.proposal_signature = Some((view, digest, signature));
-        slot.proposed_at = now;
-        self.keep_body(seq, batch.clone(), cx);
+        self.keep_body(seq, &batch, cx);
+        self.highest = self.highest.max(seq);
         self.vote_prepare(seq, digest, cx);
         cx.broadcast(Message::PrePrepare(PrePrepare {
             view,
@@ -54,7 +53,7 @@ impl Pbft {
             batch,
             signature,
         } = proposal;
-        if view < self.view || seq <= self.low() {
+        if view < self.view || seq <= self.floor() {
             return cx.reject(from, Reject::Stale);
         }
         if view > self.view || self.changing || !self.in_window(seq) {
@@ -74,15 +73,14 @@ impl Pbft {
         if !self.count_vote(leader, vote, cx) {
             return;
         }
-        let now = cx.now();
         let slot = self.slot(seq);
         match slot.proposal {
             Some(known) if known != digest => return cx.reject(from, Reject::Equivocation),
             _ => slot.proposal = Some(digest),
         }
         slot.proposal_signature = Some((view, digest, signature));
-        slot.proposed_at = now;
-        self.keep_body(seq, batch, cx);
+        self.highest = self.highest.max(seq);
+        self.keep_body(seq, &batch, cx);
         self.vote_prepare(seq, digest, cx);
         self.check_prepared(seq, cx);
         self.note_in_flight(cx);
@@ -101,8 +99,10 @@ impl Pbft {
         }
         match vote.phase {
             Phase::Prepare if vote.view == self.view && !self.changing => {
+                self.heard = self.heard.max(vote.seq);
                 self.adopt_vouched(vote.seq, cx);
                 self.check_prepared(vote.seq, cx);
+                self.hurry_status(cx);
             }
             Phase::Prepare => {}
             Phase::Commit => self.check_committed(vote.seq, vote.view, vote.digest, cx),
@@ -129,17 +129,16 @@ impl Pbft {
 
     /// A batch that f+1 replicas vouch for was proposed by the leader to a correct one: it can be
     /// voted for without the leader's own message (our deviation 2).
-    fn adopt_vouched(&mut self, seq: SeqNo, cx: &mut Cx<'_>) {
+    pub(crate) fn adopt_vouched(&mut self, seq: SeqNo, cx: &mut Cx<'_>) {
         let (view, enough) = (self.view, self.membership.quorums().one_correct());
-        let leads = self.leader() == self.me;
-        let now = cx.now();
+        let barred = self.leader() == self.me || seq <= self.floor();
         let slot = self.slot(seq);
-        if slot.proposal.is_some() || leads {
+        if slot.proposal.is_some() || barred {
             return;
         }
         if let Some(digest) = slot.vouched(view, enough) {
             slot.proposal = Some(digest);
-            slot.proposed_at = now;
+            self.highest = self.highest.max(seq);
             self.accept(seq, digest, cx);
             self.note_in_flight(cx);
         }
@@ -161,39 +160,56 @@ impl Pbft {
 
     fn want(&mut self, seq: SeqNo, digest: Digest, cx: &mut Cx<'_>) {
         // A slot's proposal, prepared and decided batch: no more than three searches for a slot.
-        if self.wanted.insert((digest, seq)) {
+        let first = self.wanted_for(&digest).next().is_none();
+        self.wanted.insert((digest, seq));
+        if first {
             cx.fetch(digest);
         }
     }
 
-    pub(crate) fn keep_body(&mut self, seq: SeqNo, batch: Batch, cx: &mut Cx<'_>) {
-        let digest = batch.digest();
-        if !self.has_body(seq, &digest) {
-            self.log(
-                seq,
-                Record::Body {
-                    seq,
-                    batch: batch.clone(),
-                },
-                cx,
-            );
-            self.slot(seq).keep_body(batch);
-        }
-        if self.wanted.remove(&(digest, seq)) {
+    fn wanted_for(&self, digest: &Digest) -> impl Iterator<Item = SeqNo> {
+        let all = (*digest, SeqNo::ZERO)..=(*digest, SeqNo(u64::MAX));
+        self.wanted.range(all).map(|(_, seq)| *seq)
+    }
+
+    fn unwant(&mut self, seq: SeqNo, digest: Digest, cx: &mut Cx<'_>) {
+        if self.wanted.remove(&(digest, seq)) && self.wanted_for(&digest).next().is_none() {
             cx.release(digest);
         }
     }
 
+    /// Ends the searches for bodies that neither a decision nor a proposal of this view needs.
+    pub(crate) fn unwant_needless(&mut self, cx: &mut Cx<'_>) {
+        let needed = |(digest, seq): &(Digest, SeqNo)| {
+            let slot = self.slots.get(seq);
+            slot.and_then(Slot::needed_body) == Some(*digest)
+        };
+        let needless: Vec<_> = self
+            .wanted
+            .iter()
+            .filter(|one| !needed(one))
+            .copied()
+            .collect();
+        for (digest, seq) in needless {
+            self.unwant(seq, digest, cx);
+        }
+    }
+
+    pub(crate) fn keep_body(&mut self, seq: SeqNo, batch: &Batch, cx: &mut Cx<'_>) {
+        let digest = batch.digest();
+        if !self.has_body(seq, &digest) {
+            let (batch, record) = (batch.clone(), batch.clone());
+            self.log(seq, Record::Body { seq, batch: record }, cx);
+            self.hold_body(seq, batch);
+        }
+        self.unwant(seq, digest, cx);
+    }
+
     pub(crate) fn on_body(&mut self, batch: Batch, cx: &mut Cx<'_>) {
         let digest = batch.digest();
-        let from = (digest, SeqNo::ZERO);
-        let of_digest = self
-            .wanted
-            .range(from..)
-            .take_while(|(wanted, _)| *wanted == digest);
-        let seqs: Vec<SeqNo> = of_digest.map(|(_, seq)| *seq).collect();
+        let seqs: Vec<SeqNo> = self.wanted_for(&digest).collect();
         for seq in seqs {
-            self.keep_body(seq, batch.clone(), cx);
+            self.keep_body(seq, &batch, cx);
             if self.slot(seq).proposal == Some(digest) && !self.changing {
                 self.accept(seq, digest, cx);
             }
@@ -205,7 +221,8 @@ impl Pbft {
     fn vote_prepare(&mut self, seq: SeqNo, digest: Digest, cx: &mut Cx<'_>) {
         let view = self.view;
         let voted = self.slot(seq).voted.is_some_and(|(voted, _)| voted >= view);
-        if voted || !self.may_vote() || self.changing {
+        // Slots up to the checkpoint that the view began at are history, whoever proposes what.
+        if voted || !self.may_vote() || self.changing || seq <= self.floor() {
             return;
         }
         self.slot(seq).voted = Some((view, digest));
@@ -226,10 +243,10 @@ impl Pbft {
         if slot.own_vote(Phase::Commit, me, view).is_some() {
             return;
         }
-        let votes = slot.votes(Phase::Prepare, view, &digest);
-        if votes.len() < quorum {
+        if !slot.has_votes(Phase::Prepare, view, &digest, quorum) {
             return;
         }
+        let votes = slot.votes(Phase::Prepare, view, &digest);
         let certificate = Prepared {
             seq,
             view,
@@ -247,13 +264,10 @@ impl Pbft {
     fn check_committed(&mut self, seq: SeqNo, view: View, digest: Digest, cx: &mut Cx<'_>) {
         let (me, quorum) = (self.me, self.quorum());
         let slot = self.slot(seq);
-        if slot.is_decided() {
+        if slot.is_decided() || !slot.has_votes(Phase::Commit, view, &digest, quorum) {
             return;
         }
         let votes = slot.votes(Phase::Commit, view, &digest);
-        if votes.len() < quorum {
-            return;
-        }
         // The others' votes came after their records were durable. If the own vote is needed too,
         // the decision waits for the own record.
         let durable_elsewhere = votes.iter().filter(|(voter, _)| *voter != me).count() >= quorum;
@@ -272,10 +286,15 @@ impl Pbft {
     fn commit(&mut self, seq: SeqNo, proof: Proof, cx: &mut Cx<'_>) {
         let digest = proof.digest;
         self.slot(seq).proof = Some(proof);
+        self.highest = self.highest.max(seq);
         if !self.has_body(seq, &digest) {
             self.want(seq, digest, cx);
         }
+        if !self.wanted.is_empty() {
+            self.unwant_needless(cx);
+        }
         self.advance(cx);
+        self.note_in_flight(cx);
     }
 
     /// A peer shows that a slot is decided.
@@ -296,7 +315,7 @@ impl Pbft {
         if seq != self.decided.next() {
             return;
         }
-        self.keep_body(seq, batch, cx);
+        self.keep_body(seq, &batch, cx);
         if !self.slot(seq).is_decided() {
             self.slot(seq).proof = Some(proof);
         }
@@ -321,7 +340,7 @@ impl Pbft {
         }
         if self.decided > before {
             self.fruitless = 0;
-            self.stalled = self.any_in_flight().then(|| cx.now());
+            self.stalled = self.pending().then(|| cx.now());
             self.watch_leader(cx);
             self.ask_for_batch(cx);
         }
@@ -340,32 +359,39 @@ impl Pbft {
         Some((batch, proof, slot.guarded))
     }
 
-    pub(crate) fn any_in_flight(&self) -> bool {
-        self.slots
-            .range(self.decided.next()..)
-            .any(|(_, slot)| slot.in_flight())
+    /// Something is on its way to the next slots.
+    pub(crate) fn pending(&self) -> bool {
+        self.highest > self.decided
     }
 
-    /// Something is on its way: from now on it is watched.
+    /// A slot holds a proposal: from now on it is watched.
     pub(crate) fn note_in_flight(&mut self, cx: &mut Cx<'_>) {
-        if self.stalled.is_none() && self.any_in_flight() {
+        if self.stalled.is_none() && self.pending() && !self.changing {
             self.stalled = Some(cx.now());
             self.watch_leader(cx);
         }
         self.hurry_status(cx);
     }
 
-    /// Sets the leader's deadline: that of the request that waits longest, or of the slot that is to
-    /// be decided next, whichever is earlier. Neither is put off by the progress of others.
-    pub(crate) fn watch_leader(&mut self, cx: &mut Cx<'_>) {
+    /// The leader's deadline: that of the request that waits longest, or of the slot that is to be
+    /// decided next, whichever is earlier. Neither is put off by the progress of others.
+    pub(crate) fn leader_deadline(&self) -> Option<Time> {
         let since = [self.waiting.map(|waiting| waiting.since), self.stalled];
-        let oldest = since.into_iter().flatten().min();
-        match oldest {
-            Some(since) if !self.changing && self.may_vote() => {
-                let timeout = self.config.timeout_after(self.fruitless);
-                cx.set_timer_at(Timer::Leader, since.max(self.view_since).after(timeout));
-            }
-            _ => cx.cancel_timer(Timer::Leader),
+        let oldest = since.into_iter().flatten().min()?;
+        let timeout = self.config.timeout_after(self.fruitless);
+        let watched = !self.changing && self.may_change_view();
+        watched.then(|| oldest.max(self.view_since).after(timeout))
+    }
+
+    /// Sees to it that the timer wakes this replica at the leader's deadline or earlier: one that
+    /// moves back with every decision is not worth an effect each time.
+    pub(crate) fn watch_leader(&mut self, cx: &mut Cx<'_>) {
+        let Some(deadline) = self.leader_deadline() else {
+            return;
+        };
+        if self.leader_timer.is_none_or(|set| deadline < set) {
+            self.leader_timer = Some(deadline);
+            cx.set_timer_at(Timer::Leader, deadline);
         }
     }
 }

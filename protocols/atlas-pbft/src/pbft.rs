@@ -1,5 +1,6 @@
 //! The state machine: its state, and which handler takes which input.
 
+use crate::amnesia::Amnesia;
 use crate::config::PbftConfig;
 use crate::message::{Message, NewView, Phase, Proof, SignedViewChange, Vote};
 use crate::record::{Entered, Record};
@@ -35,6 +36,12 @@ pub struct Pbft {
     /// The next slot that a leader proposes.
     pub(crate) next: SeqNo,
     pub(crate) slots: BTreeMap<SeqNo, Slot>,
+    /// The highest slot with a proposal of this view, or a decision.
+    pub(crate) highest: SeqNo,
+    /// The highest slot that somebody voted in, in this view.
+    pub(crate) heard: SeqNo,
+    /// Where to look for a body first.
+    pub(crate) bodies: BTreeMap<Digest, SeqNo>,
     /// Bodies that are being fetched, and for which slots.
     pub(crate) wanted: BTreeSet<(Digest, SeqNo)>,
     /// The newest view change of each member.
@@ -48,9 +55,13 @@ pub struct Pbft {
     pub(crate) fruitless: u32,
     pub(crate) view_changes: u64,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
-    /// No vote until the low watermark is at this: the replica has forgotten what it voted for.
-    pub(crate) mute_until: Option<Mute>,
+    /// No vote: the replica has forgotten what it voted for.
+    pub(crate) amnesia: Option<Amnesia>,
+    /// The first view that this replica votes in, after it had lost its memory.
+    pub(crate) votes_from: View,
     pub(crate) hard_state_lsn: Lsn,
+    /// What the leader's timer is set to.
+    pub(crate) leader_timer: Option<Time>,
     /// The view whose beginning has a deadline.
     pub(crate) new_view_timer: Option<View>,
     /// The status timer is set to its short interval.
@@ -65,15 +76,6 @@ pub(crate) struct Peer {
     pub(crate) low: SeqNo,
     pub(crate) decided: SeqNo,
     pub(crate) answered: Option<Time>,
-}
-
-/// A replica that lost its log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mute {
-    /// Until a quorum of others has said how far it is.
-    Asking(BTreeMap<NodeId, SeqNo>),
-    /// Until its own certified checkpoint is at least this.
-    Until(SeqNo),
 }
 
 /// The timers.
@@ -156,10 +158,8 @@ impl OrderingProtocol for Pbft {
     }
 
     fn body(&self, digest: &Digest) -> Option<Batch> {
-        self.slots
-            .values()
-            .find_map(|slot| slot.body(digest))
-            .cloned()
+        let slot = self.slots.get(self.bodies.get(digest)?)?;
+        slot.body(digest).cloned()
     }
 
     fn frontier(&self, _seq: SeqNo) -> Bytes {
@@ -201,7 +201,11 @@ impl Pbft {
     }
 
     pub(crate) fn may_vote(&self) -> bool {
-        self.mute_until.is_none() && self.membership.is_voter(self.me)
+        self.may_change_view() && self.view >= self.votes_from
+    }
+
+    pub(crate) fn may_change_view(&self) -> bool {
+        self.amnesia.is_none() && self.membership.is_voter(self.me)
     }
 
     pub(crate) fn low(&self) -> SeqNo {
@@ -213,11 +217,16 @@ impl Pbft {
     /// A view counts its window from the newest checkpoint among its view changes, which may be
     /// ahead of this replica's own.
     pub(crate) fn high(&self) -> SeqNo {
-        self.low().max(self.entered.low).plus(self.config.window)
+        self.floor().plus(self.config.window)
+    }
+
+    /// Slots up to here are history in this view: nothing is voted for in them.
+    pub(crate) fn floor(&self) -> SeqNo {
+        self.low().max(self.entered.low)
     }
 
     pub(crate) fn in_window(&self, seq: SeqNo) -> bool {
-        seq > self.low() && seq <= self.high()
+        seq > self.floor() && seq <= self.high()
     }
 
     pub(crate) fn quorum(&self) -> usize {
@@ -280,6 +289,19 @@ impl Pbft {
             return;
         }
         cx.broadcast(Message::Vote(vote));
+    }
+
+    pub(crate) fn hold_body(&mut self, seq: SeqNo, batch: Batch) {
+        self.bodies.insert(batch.digest(), seq);
+        self.slot(seq).keep_body(batch);
+    }
+
+    /// Forgets where bodies lay that have been let go.
+    pub(crate) fn tidy_bodies(&mut self) {
+        let slots = &self.slots;
+        let held = |digest: &Digest, seq: &SeqNo| slots.get(seq)?.body(digest).map(|_| ());
+        self.bodies
+            .retain(|digest, seq| held(digest, seq).is_some());
     }
 
     /// Appends a record that concerns one slot.

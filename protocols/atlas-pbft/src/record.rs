@@ -37,6 +37,10 @@ pub enum Record {
     ViewChange(SignedViewChange),
     /// This replica has entered a view.
     Entered(Entered),
+    /// This replica has lost its memory: it has no vote until [`Record::VotesFrom`] says so.
+    Amnesiac,
+    /// This replica votes (again) in this view and later ones.
+    VotesFrom(View),
 }
 
 /// A view as it was entered.

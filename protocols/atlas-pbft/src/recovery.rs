@@ -1,9 +1,11 @@
 //! What survives: rebuilding a replica from its records, and letting go of them at checkpoints.
 
+use crate::amnesia::Amnesia;
 use crate::config::PbftConfig;
 use crate::message::{Message, Phase, Vote, prepare_digest};
-use crate::pbft::{Cx, Mute, Pbft};
+use crate::pbft::{Cx, Pbft};
 use crate::record::{Entered, Record};
+use crate::slot::Slot;
 use atlas_common::crypto::Signature;
 use atlas_common::{Lsn, SeqNo, Time, View};
 use atlas_core::{CheckpointCertificate, Installed, Membership, Origin, RecoverError, Recovery};
@@ -53,14 +55,19 @@ impl Pbft {
             fruitless: 0,
             view_changes: 0,
             peers: BTreeMap::new(),
-            mute_until: None,
+            amnesia: None,
+            votes_from: View::ZERO,
+            highest: SeqNo::ZERO,
+            heard: SeqNo::ZERO,
+            bodies: BTreeMap::new(),
+            leader_timer: None,
             hard_state_lsn: Lsn::ZERO,
             new_view_timer: None,
             hurried: false,
             decided_at_status: SeqNo::ZERO,
         };
         if recovery.origin == Origin::Amnesiac {
-            pbft.mute_until = Some(Mute::Asking(BTreeMap::new()));
+            pbft.amnesia = Some(Amnesia::default());
         }
         for (lsn, record) in recovery.records {
             pbft.replay(lsn, record);
@@ -75,7 +82,10 @@ impl Pbft {
             | Record::Prepare { seq, .. }
             | Record::Committed { seq, .. } => Some(*seq),
             Record::Prepared(prepared) => Some(prepared.seq),
-            Record::ViewChange(_) | Record::Entered(_) => None,
+            Record::ViewChange(_)
+            | Record::Entered(_)
+            | Record::Amnesiac
+            | Record::VotesFrom(_) => None,
         };
         // Slots below the checkpoint are history.
         if seq.is_some_and(|seq| seq <= self.low()) {
@@ -85,7 +95,7 @@ impl Pbft {
             self.slot(seq).logged(lsn);
         }
         match record {
-            Record::Body { seq, batch } => self.slot(seq).keep_body(batch),
+            Record::Body { seq, batch } => self.hold_body(seq, batch),
             Record::Prepare { view, seq, digest } => self.slot(seq).voted = Some((view, digest)),
             Record::Prepared(prepared) => {
                 let seq = prepared.seq;
@@ -103,6 +113,11 @@ impl Pbft {
                 self.changing = false;
                 self.entered = entered;
                 self.hard_state_lsn = lsn;
+            }
+            Record::Amnesiac => self.amnesia = Some(Amnesia::default()),
+            Record::VotesFrom(view) => {
+                self.amnesia = None;
+                self.votes_from = view;
             }
         }
     }
@@ -146,10 +161,12 @@ impl Pbft {
 
     pub(crate) fn on_start(&mut self, cx: &mut Cx<'_>) {
         self.view_since = cx.now();
-        let next = self
-            .slots
-            .last_key_value()
-            .map_or(SeqNo::ZERO, |(seq, _)| *seq);
+        // A leader goes on after the last slot that it proposed in this view.
+        let view = self.view;
+        let own = |slot: &Slot| slot.voted.is_some_and(|(voted, _)| voted == view);
+        let last = self.slots.iter().rev().find(|(_, slot)| own(slot));
+        let next = last.map_or(SeqNo::ZERO, |(seq, _)| *seq);
+        self.start_asking(cx);
         if self.changing {
             cx.leader(self.view, None);
             if let Some(own) = self.changes.get(&self.me).cloned() {
@@ -191,7 +208,7 @@ impl Pbft {
         self.decided = self.decided.max(seq);
         self.next = self.next.max(self.decided.next());
         self.collect(cx);
-        self.stalled = self.any_in_flight().then(|| cx.now());
+        self.stalled = self.pending().then(|| cx.now());
         self.advance(cx);
         self.watch_leader(cx);
         self.ask_for_batch(cx);
@@ -200,28 +217,9 @@ impl Pbft {
     fn collect(&mut self, cx: &mut Cx<'_>) {
         let low = self.low();
         self.slots = self.slots.split_off(&low.next());
-        let gone: Vec<_> = self
-            .wanted
-            .iter()
-            .filter(|(_, seq)| *seq <= low)
-            .copied()
-            .collect();
-        for wanted in gone {
-            self.wanted.remove(&wanted);
-            if !self.wanted.iter().any(|(digest, _)| *digest == wanted.0) {
-                cx.release(wanted.0);
-            }
-        }
-        if self
-            .mute_until
-            .as_ref()
-            .is_some_and(|mute| matches!(mute, Mute::Until(s) if *s <= low))
-        {
-            // Whatever this replica may have voted for is history now.
-            self.mute_until = None;
-            self.view_since = cx.now();
-            self.watch_leader(cx);
-        }
+        self.unwant_needless(cx);
+        self.tidy_bodies();
+        self.try_to_vote_again(cx);
         self.keep_hard_state(cx);
         let slots = self.slots.values().filter_map(|slot| slot.first_lsn).min();
         cx.compact(
@@ -240,6 +238,11 @@ impl Pbft {
             && let Some(own) = self.changes.get(&self.me).cloned()
         {
             cx.persist(Record::ViewChange(own));
+        }
+        if self.amnesia.is_some() {
+            cx.persist(Record::Amnesiac);
+        } else if self.votes_from > View::ZERO {
+            cx.persist(Record::VotesFrom(self.votes_from));
         }
         self.hard_state_lsn = lsn;
     }

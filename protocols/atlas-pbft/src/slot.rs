@@ -2,7 +2,7 @@
 
 use crate::message::{Phase, Prepared, Proof, Vote};
 use atlas_common::crypto::Signature;
-use atlas_common::{Digest, Lsn, NodeId, Time, View};
+use atlas_common::{Digest, Lsn, NodeId, View};
 use atlas_core::Batch;
 use std::collections::BTreeMap;
 
@@ -16,7 +16,6 @@ pub(crate) struct Slot {
     pub(crate) proposal: Option<Digest>,
     /// The leader's signature under the proposal, as evidence and to pass it on.
     pub(crate) proposal_signature: Option<(View, Digest, Signature)>,
-    pub(crate) proposed_at: Time,
     bodies: BTreeMap<Digest, Batch>,
     prepares: BTreeMap<NodeId, Vote>,
     commits: BTreeMap<NodeId, Vote>,
@@ -90,6 +89,31 @@ impl Slot {
         Counted::New
     }
 
+    fn same(
+        &self,
+        phase: Phase,
+        view: View,
+        digest: Digest,
+    ) -> impl Iterator<Item = (&NodeId, &Vote)> {
+        let votes = match phase {
+            Phase::Prepare => &self.prepares,
+            Phase::Commit => &self.commits,
+        };
+        let same = move |(_, vote): &(&NodeId, &Vote)| vote.view == view && vote.digest == digest;
+        votes.iter().filter(same)
+    }
+
+    /// Whether there are at least `enough` votes for exactly this.
+    pub(crate) fn has_votes(
+        &self,
+        phase: Phase,
+        view: View,
+        digest: &Digest,
+        enough: usize,
+    ) -> bool {
+        self.same(phase, view, *digest).nth(enough - 1).is_some()
+    }
+
     /// The votes for exactly this, in the order of the voters.
     pub(crate) fn votes(
         &self,
@@ -97,13 +121,7 @@ impl Slot {
         view: View,
         digest: &Digest,
     ) -> Vec<(NodeId, Signature)> {
-        let votes = match phase {
-            Phase::Prepare => &self.prepares,
-            Phase::Commit => &self.commits,
-        };
-        let same = votes
-            .iter()
-            .filter(|(_, v)| v.view == view && v.digest == *digest);
+        let same = self.same(phase, view, *digest);
         same.map(|(id, vote)| (*id, vote.signature)).collect()
     }
 
@@ -122,6 +140,19 @@ impl Slot {
         in_view()
             .map(|vote| vote.digest)
             .find(|digest| count(*digest) >= enough)
+    }
+
+    /// The batch without which the slot does not go on.
+    pub(crate) fn needed_body(&self) -> Option<Digest> {
+        self.proof
+            .as_ref()
+            .map(|proof| proof.digest)
+            .or(self.proposal)
+    }
+
+    /// Whether somebody has voted here in `view`.
+    pub(crate) fn has_any_vote(&self, view: View) -> bool {
+        self.prepares.values().any(|vote| vote.view == view)
     }
 
     /// Whether the slot is a proposal on its way.

@@ -2,7 +2,7 @@
 //! 5.2). This is all retransmission there is.
 
 use crate::message::{Message, Phase, PrePrepare, Status};
-use crate::pbft::{Cx, Mute, Pbft, Timer};
+use crate::pbft::{Cx, Pbft, Timer};
 use crate::slot::Slot;
 use atlas_common::{NodeId, SeqNo, Time};
 use std::time::Duration;
@@ -23,11 +23,9 @@ impl Pbft {
         cx.send_unguarded(
             atlas_core::Recipients::Others,
             Message::Status(Status {
-                view: self.view,
-                changing: self.changing,
-                low: self.low(),
-                decided: self.decided,
                 wants_help,
+                asks: self.question(),
+                ..self.standing()
             }),
         );
         if self.changing
@@ -62,10 +60,23 @@ impl Pbft {
 
     fn waits(&self) -> bool {
         self.changing
+            || self.pending()
+            || self.heard > self.decided
             || !self.wanted.is_empty()
-            || matches!(self.mute_until, Some(Mute::Asking(_)))
+            || self.question().is_some()
             || self.vouched_decided() > self.decided
-            || self.any_in_flight()
+    }
+
+    pub(crate) fn standing(&self) -> Status {
+        Status {
+            view: self.view,
+            changing: self.changing,
+            low: self.low(),
+            decided: self.decided,
+            wants_help: false,
+            asks: None,
+            answers: None,
+        }
     }
 
     /// Some correct replica has decided this far: f+1 members say so or more.
@@ -87,7 +98,8 @@ impl Pbft {
         let peer = self.peers.entry(from).or_default();
         peer.low = status.low;
         peer.decided = status.decided;
-        self.learn_of_votes(from, status.decided);
+        self.answer(from, status, cx);
+        self.learn_of_votes(from, status, cx);
         // What others have cut from their logs they cannot send again slot by slot.
         let cut = self.vouched(|peer| peer.low);
         let decided = self.vouched_decided();
@@ -96,19 +108,6 @@ impl Pbft {
         }
         self.help(from, status, cx);
         self.hurry_status(cx);
-    }
-
-    /// A replica without a memory learns below which slot it may have voted.
-    fn learn_of_votes(&mut self, from: NodeId, decided: SeqNo) {
-        let quorum = self.membership.quorums().quorum();
-        let enough = quorum.min(self.membership.quorums().n() - 1);
-        if let Some(Mute::Asking(claims)) = &mut self.mute_until {
-            claims.insert(from, decided);
-            if claims.len() >= enough {
-                let highest = claims.values().max().copied().unwrap_or_default();
-                self.mute_until = Some(Mute::Until(highest.plus(self.config.window)));
-            }
-        }
     }
 
     fn help(&mut self, to: NodeId, status: Status, cx: &mut Cx<'_>) {
@@ -122,13 +121,17 @@ impl Pbft {
         }
         let first = status.decided.next();
         let last = first.plus(SLOTS_PER_ANSWER - 1);
+        let mut bytes = 0;
         for (seq, slot) in self.slots.range(first..=last) {
-            self.help_with(to, *seq, slot, status, cx);
+            bytes += self.help_with(to, *seq, slot, status, cx);
+            if bytes >= self.config.batch_bytes_max {
+                return;
+            }
         }
     }
 
     /// One answer to a peer in half its short interval: who asks more often gets no more.
-    fn may_answer(&mut self, to: NodeId, now: Time) -> bool {
+    pub(crate) fn may_answer(&mut self, to: NodeId, now: Time) -> bool {
         let rest = self.config.status_interval / (2 * HURRY);
         let peer = self.peers.entry(to).or_default();
         let may = peer.answered.is_none_or(|last| now >= last.after(rest));
@@ -138,18 +141,28 @@ impl Pbft {
         may
     }
 
-    fn help_with(&self, to: NodeId, seq: SeqNo, slot: &Slot, status: Status, cx: &mut Cx<'_>) {
+    /// Sends what a peer may lack of a slot. Gives the bytes of the batch that went with it.
+    fn help_with(
+        &self,
+        to: NodeId,
+        seq: SeqNo,
+        slot: &Slot,
+        status: Status,
+        cx: &mut Cx<'_>,
+    ) -> usize {
+        let mut bytes = 0;
         if let Some(proof) = slot.proof.clone() {
             cx.send_to(to, Message::Committed { seq, proof });
-            return;
+            return 0;
         }
         if self.changing || status.changing || status.view != self.view {
-            return;
+            return 0;
         }
         if let Some((view, digest, signature)) = slot.proposal_signature
             && let Some(batch) = slot.body(&digest).cloned()
             && self.leader() == self.me
         {
+            bytes = batch.raw().len();
             cx.send_to(
                 to,
                 Message::PrePrepare(PrePrepare {
@@ -165,5 +178,6 @@ impl Pbft {
                 cx.send_to(to, Message::Vote(vote));
             }
         }
+        bytes
     }
 }

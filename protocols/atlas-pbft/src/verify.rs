@@ -24,6 +24,9 @@ pub(crate) fn message(
     message: &Message,
 ) -> Result<(), Reject> {
     match message {
+        Message::PrePrepare(proposal) if proposal.batch.raw().len() > config.batch_bytes_max => {
+            Err(Reject::TooLarge)
+        }
         Message::PrePrepare(proposal) => {
             let (view, seq) = (proposal.view, proposal.seq);
             let digest = prepare_digest(membership, view, seq, &proposal.batch.digest());

@@ -14,8 +14,12 @@ use std::collections::BTreeMap;
 
 impl Pbft {
     pub(crate) fn on_leader_timeout(&mut self, cx: &mut Cx<'_>) {
-        if !self.changing {
-            self.start_view_change(self.view.next(), cx);
+        self.leader_timer = None;
+        match self.leader_deadline() {
+            Some(deadline) if deadline <= cx.now() => {
+                self.start_view_change(self.view.next(), cx);
+            }
+            _ => self.watch_leader(cx),
         }
     }
 
@@ -42,7 +46,8 @@ impl Pbft {
 
     /// Leaves the view for `target`: nothing is voted for in an earlier one any more.
     pub(crate) fn start_view_change(&mut self, target: View, cx: &mut Cx<'_>) {
-        if !self.may_vote() || target <= self.view {
+        let target = target.max(self.votes_from);
+        if !self.may_change_view() || target <= self.view {
             return;
         }
         self.view = target;
@@ -71,9 +76,9 @@ impl Pbft {
         self.changes.insert(self.me, signed.clone());
         cx.broadcast(Message::ViewChange(signed));
         cx.leader(target, None);
-        cx.cancel_timer(Timer::Leader);
-        cx.cancel_timer(Timer::NewView);
-        self.new_view_timer = None;
+        if self.new_view_timer.take().is_some() {
+            cx.cancel_timer(Timer::NewView);
+        }
         self.hurry_status(cx);
         self.check_quorum(cx);
     }
@@ -97,7 +102,9 @@ impl Pbft {
         let (from, view) = (signed.from, signed.change.view);
         if view < self.view || (view == self.view && !self.changing) {
             // It missed that a view has begun.
-            self.send_new_view(from, cx);
+            if self.may_answer(from, cx.now()) {
+                self.send_new_view(from, cx);
+            }
             return;
         }
         let newest = self.changes.get(&from).map(|known| known.change.view);
@@ -183,7 +190,7 @@ impl Pbft {
         self.changing = false;
         self.view_since = cx.now();
         self.view_changes += 1;
-        self.new_view_timer = None;
+        let deadline_set = self.new_view_timer.take().is_some();
         self.changes
             .retain(|_, signed| signed.change.view > entered.view);
         self.entered = entered.clone();
@@ -191,13 +198,17 @@ impl Pbft {
         self.hard_state_lsn = cx.persist(Record::Entered(entered));
         let dropped = self.drop_old_proposals();
         self.propose_again(cx);
-        cx.cancel_timer(Timer::NewView);
+        self.count_early_votes(cx);
+        self.unwant_needless(cx);
+        if deadline_set {
+            cx.cancel_timer(Timer::NewView);
+        }
         cx.leader(self.view, Some(self.leader()));
         cx.stopped(dropped);
         if self.entered.low > self.decided {
             cx.fetch_state(self.entered.low);
         }
-        self.stalled = self.any_in_flight().then(|| cx.now());
+        self.stalled = self.pending().then(|| cx.now());
         self.hurry_status(cx);
         self.watch_leader(cx);
         self.advance(cx);
@@ -216,7 +227,11 @@ impl Pbft {
             }
             let kept = kept.get(seq);
             dropped.extend(slot.bodies().filter(|b| Some(&b.digest()) != kept).cloned());
+            if kept.is_none() {
+                slot.forget_other_bodies();
+            }
         }
+        self.tidy_bodies();
         dropped.retain(|batch| !batch.is_null());
         dropped
     }
@@ -231,15 +246,31 @@ impl Pbft {
             if seq <= self.low() {
                 continue;
             }
-            let now = cx.now();
             let slot = self.slot(seq);
             slot.proposal = Some(digest);
-            slot.proposed_at = now;
             slot.forget_other_bodies();
             if digest == null.digest() {
-                self.keep_body(seq, null.clone(), cx);
+                self.keep_body(seq, &null, cx);
             }
             self.accept(seq, digest, cx);
+        }
+        let decided = self
+            .slots
+            .iter()
+            .rev()
+            .find(|(_, slot)| slot.needed_body().is_some());
+        self.highest = decided.map_or(SeqNo::ZERO, |(seq, _)| *seq);
+    }
+
+    /// Votes of this view may have come before its new view.
+    fn count_early_votes(&mut self, cx: &mut Cx<'_>) {
+        let view = self.view;
+        let above = self.slots.range(self.next..);
+        let voted = above.filter(|(_, slot)| slot.has_any_vote(view));
+        let voted: Vec<SeqNo> = voted.map(|(seq, _)| *seq).collect();
+        self.heard = voted.last().copied().unwrap_or_default();
+        for seq in voted {
+            self.adopt_vouched(seq, cx);
         }
     }
 

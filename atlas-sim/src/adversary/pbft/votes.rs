@@ -120,6 +120,8 @@ impl Adversary<Pbft> for FarFuture {
                 low: SeqNo(jump),
                 decided: seq,
                 wants_help: true,
+                asks: None,
+                answers: None,
             };
             power.say(to, Message::Status(status));
             power.did(FaultKind::FarFuture);

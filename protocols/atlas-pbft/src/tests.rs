@@ -1,0 +1,8 @@
+//! Tests of the whole state machine, each named after a section of the paper or a row of the fault
+//! catalogue.
+
+mod keys;
+mod normal;
+mod recovery;
+mod rig;
+mod views;
