@@ -137,7 +137,7 @@ pub trait Adversary<P: SimProtocol>: Debug + Send {
 }
 
 /// How often [`Adversary::on_tick`] comes.
-pub const TICK: Duration = Duration::from_millis(20);
+pub const TICK: Duration = Duration::from_millis(50);
 
 /// The adversary of this name: one of the protocol's, or one that needs no knowledge of it.
 #[must_use]

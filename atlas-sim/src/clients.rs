@@ -145,8 +145,13 @@ impl Client {
         if self.core.next_deadline() <= now {
             self.core.on_timeout(now);
         }
-        while self.next_call <= now && self.wants_to_call() {
-            self.call(now, history);
+        if self.next_call <= now {
+            for _ in 0..self.plan.burst {
+                if self.wants_to_call() {
+                    self.call(now, history);
+                }
+            }
+            self.next_call = now.after(exponential(self.plan.pause, &mut self.rng));
         }
         self.drain(now, history, out)
     }
@@ -177,7 +182,6 @@ impl Client {
         history.called(label, key, call, now);
         let id = self.core.call(now, app::encode(label, key, call));
         self.calls.insert(id, (label, call));
-        self.next_call = now.after(exponential(self.plan.pause, &mut self.rng));
     }
 
     fn choose(&mut self, label: Label) -> (u64, Call) {

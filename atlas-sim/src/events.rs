@@ -1,7 +1,7 @@
 //! Virtual time: one queue of what is still to happen.
 
 use atlas_common::Time;
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
@@ -11,35 +11,10 @@ use std::time::Duration;
 pub struct Queue<E> {
     now: Time,
     scheduled: u64,
-    heap: BinaryHeap<Entry<E>>,
-}
-
-#[derive(Debug)]
-struct Entry<E> {
-    at: Time,
-    order: u64,
-    event: E,
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl<E> Eq for Entry<E> {}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Entry<E> {
-    /// The heap gives its greatest first: the earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
+    /// Moment, order and place of each event. Events are large, and a heap moves what it holds.
+    heap: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    places: Vec<Option<E>>,
+    free: Vec<usize>,
 }
 
 impl<E> Default for Queue<E> {
@@ -48,6 +23,8 @@ impl<E> Default for Queue<E> {
             now: Time::ZERO,
             scheduled: 0,
             heap: BinaryHeap::new(),
+            places: Vec::new(),
+            free: Vec::new(),
         }
     }
 }
@@ -62,11 +39,13 @@ impl<E> Queue<E> {
     /// Schedules an event; one in the past happens now.
     pub fn at(&mut self, at: Time, event: E) {
         self.scheduled += 1;
-        self.heap.push(Entry {
-            at: at.max(self.now),
-            order: self.scheduled,
-            event,
-        });
+        let place = self.free.pop().unwrap_or(self.places.len());
+        if place == self.places.len() {
+            self.places.push(Some(event));
+        } else {
+            self.places[place] = Some(event);
+        }
+        self.heap.push(Reverse((at.max(self.now), self.scheduled, place)));
     }
 
     /// Schedules an event after a delay.
@@ -76,15 +55,16 @@ impl<E> Queue<E> {
 
     /// Takes the next event and moves time to it.
     pub fn pop(&mut self) -> Option<E> {
-        let entry = self.heap.pop()?;
-        self.now = entry.at;
-        Some(entry.event)
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        self.now = at;
+        self.free.push(place);
+        self.places[place].take()
     }
 
     /// When the next event happens.
     #[must_use]
     pub fn next_at(&self) -> Option<Time> {
-        self.heap.peek().map(|entry| entry.at)
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// How many events are to come.

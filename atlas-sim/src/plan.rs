@@ -101,7 +101,9 @@ pub struct ClientPlan {
     pub operations: u64,
     /// How many calls it has outstanding at most.
     pub outstanding: usize,
-    /// The mean time between two calls, while fewer are outstanding.
+    /// How many calls it makes at a time.
+    pub burst: u64,
+    /// The mean time between two bursts, while fewer calls are outstanding.
     pub pause: Duration,
     /// How long a call may take before its outcome counts as unknown; `None`: for ever.
     pub timeout: Option<Duration>,
@@ -186,8 +188,9 @@ impl Plan {
     pub fn calm(name: &str, replicas: usize, seed: u64) -> Self {
         let client = ClientPlan {
             operations: 50,
-            outstanding: 4,
-            pause: Duration::from_millis(20),
+            outstanding: 8,
+            burst: 2,
+            pause: Duration::from_millis(40),
             timeout: None,
         };
         Self {

@@ -20,10 +20,12 @@ pub struct Choices<'a> {
     pub bug: Option<&'static str>,
 }
 
+/// Sizes of clusters, as often as they are to be drawn: a slot costs the square of it.
+const SIZES: [usize; 16] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 6, 6, 7, 7, 10];
 /// One seed in so many runs real signatures.
 const REAL_SIGNATURES_ONE_IN: u64 = 64;
 /// One seed in so many encodes and decodes every message.
-const THROUGH_CODEC_ONE_IN: u64 = 8;
+const THROUGH_CODEC_ONE_IN: u64 = 16;
 
 const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -38,7 +40,7 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64, choices: &Choices<'_>) -> Self {
         let mut rng = SeededRng::new(seed ^ 0x706c_616e);
-        let drawn = rng.pick(&[4, 4, 4, 5, 6, 7, 7, 10]).copied().unwrap_or(4);
+        let drawn = rng.pick(&SIZES).copied().unwrap_or(4);
         let replicas = choices.replicas.unwrap_or(drawn);
         let mut plan = Self::calm("random", replicas, seed);
         plan.bug = choices.bug;
@@ -98,13 +100,15 @@ impl Plan {
     fn draw_clients(&mut self, faults_end: u64, rng: &mut SeededRng) {
         let count = rng.between(2, 5);
         let operations = rng.between(205, 320).div_ceil(count);
+        let burst = rng.between(1, 8);
         // Spread over the time in which faults happen.
-        let pause = millis((faults_end + 500) / operations);
+        let pause = millis((faults_end + 500) * burst / operations);
         let timeout = rng.chance(0.15).then(|| millis(rng.between(500, 3000)));
         self.clients = (0..count)
             .map(|_| ClientPlan {
                 operations,
-                outstanding: rng.between(1, 12) as usize,
+                outstanding: (burst + rng.below(8)) as usize,
+                burst,
                 pause,
                 timeout,
             })
