@@ -4,6 +4,7 @@ use crate::message::{Message, Phase, PrePrepare, Prepared, Proof, Vote, prepare_
 use crate::pbft::{Cx, Pbft, Timer};
 use crate::record::Record;
 use crate::slot::{Counted, Slot};
+use crate::verify::leader_of;
 use atlas_common::{Digest, NodeId, SeqNo, Time, View};
 use atlas_core::{Batch, Reject};
 
@@ -53,16 +54,18 @@ impl Pbft {
             batch,
             signature,
         } = proposal;
-        if view < self.view || seq <= self.floor() {
+        // Who wants another view follows the one that it left, without a vote, as long as that lives.
+        let followed = self.changing && view == self.entered.view;
+        if (view < self.view && !followed) || seq <= self.floor() {
             return cx.reject(from, Reject::Stale);
         }
-        if view > self.view || self.changing || !self.in_window(seq) {
+        if view > self.view || (self.changing && !followed) || !self.in_window(seq) {
             return cx.reject(from, Reject::OutOfWindow);
         }
         if batch.time() > cx.wall().after(self.config.clock_skew) {
             return cx.reject(from, Reject::FutureTime);
         }
-        let (leader, digest) = (self.leader(), batch.digest());
+        let (leader, digest) = (leader_of(&self.membership, view), batch.digest());
         let vote = Vote {
             phase: Phase::Prepare,
             view,
@@ -72,6 +75,10 @@ impl Pbft {
         };
         if !self.count_vote(leader, vote, cx) {
             return;
+        }
+        if followed {
+            self.keep_body(seq, &batch, cx);
+            return self.advance(cx);
         }
         let slot = self.slot(seq);
         match slot.proposal {
@@ -91,7 +98,7 @@ impl Pbft {
         if vote.seq <= self.low() {
             return;
         }
-        if vote.seq > self.high() {
+        if !self.takes_part_in(vote.seq) {
             return cx.reject(from, Reject::OutOfWindow);
         }
         if from == self.me || !self.count_vote(from, vote, cx) {
@@ -114,7 +121,9 @@ impl Pbft {
     fn count_vote(&mut self, from: NodeId, vote: Vote, cx: &mut Cx<'_>) -> bool {
         match self.slot(vote.seq).count(from, vote) {
             Counted::New => true,
-            Counted::Duplicate => vote.phase == Phase::Prepare && from == self.leader(),
+            Counted::Duplicate => {
+                vote.phase == Phase::Prepare && from == leader_of(&self.membership, vote.view)
+            }
             Counted::Stale => {
                 cx.reject(from, Reject::Stale);
                 false
@@ -302,7 +311,7 @@ impl Pbft {
         if seq <= self.decided {
             return cx.reject(from, Reject::Stale);
         }
-        if seq > self.high() {
+        if !self.takes_part_in(seq) {
             return cx.fetch_state(seq);
         }
         if !self.slot(seq).is_decided() {
@@ -318,6 +327,10 @@ impl Pbft {
         self.keep_body(seq, &batch, cx);
         if !self.slot(seq).is_decided() {
             self.slot(seq).proof = Some(proof);
+        }
+        self.highest = self.highest.max(seq);
+        if !self.wanted.is_empty() {
+            self.unwant_needless(cx);
         }
         self.advance(cx);
     }

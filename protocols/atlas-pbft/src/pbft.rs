@@ -139,6 +139,7 @@ impl OrderingProtocol for Pbft {
             Input::Waiting(waiting) => {
                 self.waiting = waiting;
                 self.watch_leader(cx);
+                self.hurry_status(cx);
             }
             Input::Propose(batch) => self.on_propose(batch, cx),
             Input::Body(batch) => self.on_body(batch, cx),
@@ -227,6 +228,13 @@ impl Pbft {
 
     pub(crate) fn in_window(&self, seq: SeqNo) -> bool {
         seq > self.floor() && seq <= self.high()
+    }
+
+    /// Slots that memory is kept for: the window above the own checkpoint, and that above the
+    /// checkpoint of the view, which may be far ahead.
+    pub(crate) fn takes_part_in(&self, seq: SeqNo) -> bool {
+        let own = self.low().plus(self.config.window);
+        seq > self.low() && (seq <= own || self.in_window(seq))
     }
 
     pub(crate) fn quorum(&self) -> usize {

@@ -66,7 +66,7 @@ impl Pbft {
             hurried: false,
             decided_at_status: SeqNo::ZERO,
         };
-        if recovery.origin == Origin::Amnesiac {
+        if recovery.origin == Origin::Amnesiac && pbft.membership.is_voter(me) {
             pbft.amnesia = Some(Amnesia::default());
         }
         for (lsn, record) in recovery.records {
@@ -193,6 +193,10 @@ impl Pbft {
     ) {
         if certificate.id.seq <= self.low() {
             return;
+        }
+        if certificate.id.seq > self.decided {
+            // Not this replica's own checkpoint, whatever the driver says: it has to be fetched.
+            return cx.fetch_state(certificate.id.seq);
         }
         self.stable = Some(certificate);
         self.collect(cx);

@@ -60,6 +60,7 @@ impl Pbft {
 
     fn waits(&self) -> bool {
         self.changing
+            || self.waiting.is_some()
             || self.pending()
             || self.heard > self.decided
             || !self.wanted.is_empty()
@@ -82,6 +83,11 @@ impl Pbft {
     /// Some correct replica has decided this far: f+1 members say so or more.
     fn vouched_decided(&self) -> SeqNo {
         self.vouched(|peer| peer.decided)
+    }
+
+    /// More than what is in flight at a time lies between this replica and the others.
+    pub(crate) fn is_far_behind(&self) -> bool {
+        self.vouched_decided().since(self.decided) > self.config.in_flight_max
     }
 
     fn vouched(&self, of: impl Fn(&crate::pbft::Peer) -> SeqNo) -> SeqNo {
@@ -118,6 +124,10 @@ impl Pbft {
         }
         if behind {
             self.send_new_view(to, cx);
+        }
+        if status.decided < self.decided {
+            // Who hears this from enough replicas knows how far it is behind.
+            cx.send_to(to, Message::Status(self.standing()));
         }
         let first = status.decided.next();
         let last = first.plus(SLOTS_PER_ANSWER - 1);

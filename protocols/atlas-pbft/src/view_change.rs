@@ -17,7 +17,14 @@ impl Pbft {
         self.leader_timer = None;
         match self.leader_deadline() {
             Some(deadline) if deadline <= cx.now() => {
-                self.start_view_change(self.view.next(), cx);
+                if self.is_far_behind() {
+                    // The others go on: what is missing here is not for the leader to bring.
+                    let later = cx.now().after(self.config.timeout);
+                    self.leader_timer = Some(later);
+                    cx.set_timer_at(Timer::Leader, later);
+                } else {
+                    self.start_view_change(self.view.next(), cx);
+                }
             }
             _ => self.watch_leader(cx),
         }
@@ -134,12 +141,12 @@ impl Pbft {
             return;
         }
         let (view, quorum) = (self.view, self.quorum());
-        let of_view = self
-            .changes
-            .values()
-            .filter(|signed| signed.change.view == view);
-        let supporters: Vec<SignedViewChange> = of_view.cloned().collect();
-        if leader_of(&self.membership, view) == self.me && supporters.len() >= quorum {
+        let of_view = || {
+            let all = self.changes.values();
+            all.filter(|signed| signed.change.view == view)
+        };
+        if leader_of(&self.membership, view) == self.me && of_view().count() >= quorum {
+            let supporters = of_view().cloned().collect();
             self.begin_view(supporters, cx);
             return;
         }

@@ -224,6 +224,7 @@ fn a_replica_without_memory_that_restarts_has_no_memory_still() {
     rig.crash(3);
     rig.reboot_wiped(3);
     assert!(!rig.pbft(3).may_change_view());
+    rig.run(Duration::from_millis(300));
     rig.submit(40);
     rig.settle();
     rig.submit(8);

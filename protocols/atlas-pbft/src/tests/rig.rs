@@ -94,6 +94,10 @@ pub(super) struct Rig {
     pub(super) filter: Filter,
     /// Replicas of one group hear each other only.
     pub(super) groups: Vec<BTreeSet<NodeId>>,
+    /// How long a transfer takes.
+    pub(super) state_delay: Duration,
+    /// How many bodies were asked for.
+    pub(super) fetches: usize,
     /// Certify checkpoints.
     pub(super) checkpoints: bool,
     pub(super) rejected: Vec<(NodeId, Reject)>,
@@ -149,6 +153,8 @@ impl Rig {
             filter: Box::new(|_, _, _| true),
             groups: Vec::new(),
             checkpoints: true,
+            state_delay: Duration::from_millis(4),
+            fetches: 0,
             rejected: Vec::new(),
             evidence: Vec::new(),
             decisions: BTreeMap::new(),
@@ -395,6 +401,7 @@ impl Rig {
             Effect::Fetch(digest) => {
                 node.fetching.insert(digest);
                 let at = node.id;
+                self.fetches += 1;
                 self.schedule_soon(Event::Body { at, digest });
             }
             Effect::Release(digest) => {
@@ -416,7 +423,8 @@ impl Rig {
             Effect::FetchState { at_least } => {
                 if !std::mem::replace(&mut node.fetching_state, true) {
                     let at = node.id;
-                    self.schedule_soon(Event::Fetch { at, at_least });
+                    let when = self.now.after(self.state_delay);
+                    self.schedule(when, Event::Fetch { at, at_least });
                 }
             }
             Effect::Compact { below } => {
@@ -569,7 +577,8 @@ impl Rig {
             .checkpoint
             .as_ref()
             .is_none_or(|c| c.id.seq < certificate.id.seq);
-        if newer && node.protocol.is_some() {
+        let has_it = node.decided.contains_key(&certificate.id.seq);
+        if newer && has_it && node.protocol.is_some() {
             node.checkpoint = Some(Arc::clone(certificate));
             self.step(i, Input::Checkpointed(Arc::clone(certificate)));
         }

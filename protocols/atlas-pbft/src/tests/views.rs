@@ -478,3 +478,61 @@ fn votes_of_a_view_that_came_before_its_new_view_count() {
     rig.inject(1, 3, begun).unwrap();
     assert!(rig.nodes[3].fetching.contains(&batch.digest()));
 }
+
+#[test]
+fn a_replica_that_changes_view_alone_keeps_the_bodies_of_the_view_it_left() {
+    let mut rig = Rig::new(4, 18);
+    rig.step(3, Input::Suspect);
+    rig.submit(30);
+    rig.run(Duration::from_millis(40));
+    assert_eq!(rig.pbft(3).status().decided, SeqNo(30));
+    assert!(rig.pbft(3).status().changing_view);
+    assert!(
+        rig.fetches < 6,
+        "{} bodies came after all votes",
+        rig.fetches
+    );
+}
+
+#[test]
+fn a_replica_far_behind_does_not_blame_the_leader() {
+    let mut rig = Rig::new(4, 19);
+    rig.groups = vec![ids([3])];
+    for _ in 0..4 {
+        rig.submit_to(&[0, 1, 2]);
+        rig.submit_to(&[0, 1, 2]);
+        rig.submit(10);
+        rig.run(Duration::from_millis(100));
+    }
+    // It hears statuses and votes, but gets neither proposals nor what it missed.
+    rig.groups.clear();
+    rig.state_delay = Duration::from_secs(3);
+    rig.filter = Box::new(|_, to, m| {
+        to.0 != 3 || !matches!(m, Message::PrePrepare(_) | Message::Committed { .. })
+    });
+    rig.run(Duration::from_secs(2));
+    assert!(!rig.pbft(3).status().changing_view);
+    rig.filter = Box::new(|_, _, _| true);
+    rig.settle();
+    assert_eq!(rig.pbft(3).status().view, View::ZERO);
+}
+
+/// Row 10: however far the checkpoint of a view is ahead of a replica's own, a liar's votes in
+/// between take no memory.
+#[test]
+fn row_10_votes_below_the_checkpoint_of_a_view_take_no_memory() {
+    let mut rig = Rig::new(4, 20);
+    for i in 0..3 {
+        rig.puppet(i);
+    }
+    let stable = rig.certificate(SeqNo(1 << 20), &ids([0, 1, 2]));
+    let changes = [0, 1, 2].map(|i| view_change(&rig, i, 1, Some(stable.clone()), Vec::new()));
+    let begun = new_view(&rig, 1, changes.to_vec());
+    rig.inject(1, 3, begun).unwrap();
+    let digest = rig.batch("spam").digest();
+    for seq in (1..2000).chain((1 << 20) - 500..(1 << 20) + 500) {
+        let vote = rig.vote(1, Phase::Commit, 1, seq, digest);
+        rig.inject(1, 3, Message::Vote(vote)).unwrap();
+    }
+    assert_eq!(rig.pbft(3).slots.len(), 2 * 32);
+}
