@@ -70,7 +70,7 @@ impl Adversary<Pbft> for Equivocate {
                 } else {
                     power.send(to, message);
                     // Now and then it is careless, and somebody holds both in his hands.
-                    if power.rng.chance(0.1) {
+                    if power.rng.chance(0.3) {
                         power.say(to, other);
                     }
                 }
