@@ -2,12 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use atlas_client::{
-    CallError, Client, Consistency, CoreConfig, Doubt, NotReady, StatusReport, random_instance,
+    CallError, Client, ClientConfig, Consistency, CoreConfig, Doubt, NotReady, StatusReport,
+    random_instance,
 };
 use atlas_common::crypto::{KeyPair, Signer};
 use atlas_common::quorum::{FaultModel, Quorums};
 use atlas_common::{ClientId, Digest, NodeId, OpNumber, SeqNo, View, wire};
-use atlas_communication::{ClientInbound, MemoryHub, MemoryReplica, ReplicaNetwork};
+use atlas_communication::{
+    ClientAdmission, ClientInbound, ConnectionLimits, Listener, Member, MemoryHub, ReplicaInbox,
+    ReplicaLimits, ReplicaNetwork, TlsReplicaConfig, TlsReplicaNetwork,
+};
 use atlas_core::Limits;
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{
@@ -15,6 +19,7 @@ use atlas_smr_core::client_message::{
 };
 use atlas_smr_core::session::{Admission, SessionTable};
 use bytes::Bytes;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +32,7 @@ fn genesis() -> Digest {
 /// What the replicas agree on, executed once for all of them. The application gives every operation
 /// back.
 struct Service {
-    replicas: Vec<Option<Arc<MemoryReplica>>>,
+    replicas: Vec<Option<Arc<dyn ReplicaNetwork>>>,
     table: SessionTable,
     decided: u64,
     operations: u64,
@@ -38,7 +43,18 @@ struct Service {
 }
 
 impl Service {
-    fn reply(&self, from: &Arc<MemoryReplica>, to: &ClientId, reply: Reply) {
+    fn new() -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            replicas: vec![None; 4],
+            table: SessionTable::new(10, 2048),
+            decided: 0,
+            operations: 0,
+            mute: None,
+            black_hole: None,
+        }))
+    }
+
+    fn reply(&self, from: &Arc<dyn ReplicaNetwork>, to: &ClientId, reply: Reply) {
         let hint = LeaderHint {
             view: View(0),
             leader: Some(NodeId(0)),
@@ -127,6 +143,18 @@ fn report(replica: NodeId) -> StatusReport {
     }
 }
 
+/// Runs a replica.
+fn serve(service: &Arc<Mutex<Service>>, replica: Arc<dyn ReplicaNetwork>, mut inbox: ReplicaInbox) {
+    let id = replica.id();
+    service.lock().unwrap().replicas[id.index()] = Some(replica);
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        while let Some(read) = inbox.clients.recv().await {
+            service.lock().unwrap().hear(id, &read);
+        }
+    });
+}
+
 struct Cluster {
     hub: MemoryHub,
     service: Arc<Mutex<Service>>,
@@ -137,23 +165,10 @@ struct Cluster {
 impl Cluster {
     fn start(running: u32) -> Self {
         let hub = MemoryHub::new(4);
-        let service = Arc::new(Mutex::new(Service {
-            replicas: vec![None; 4],
-            table: SessionTable::new(10, 2048),
-            decided: 0,
-            operations: 0,
-            mute: None,
-            black_hole: None,
-        }));
+        let service = Service::new();
         for id in (0..running).map(NodeId) {
-            let (replica, mut inbox) = hub.replica(id).unwrap();
-            service.lock().unwrap().replicas[id.index()] = Some(replica);
-            let service = Arc::clone(&service);
-            tokio::spawn(async move {
-                while let Some(read) = inbox.clients.recv().await {
-                    service.lock().unwrap().hear(id, &read);
-                }
-            });
+            let (replica, inbox) = hub.replica(id).unwrap();
+            serve(&service, replica, inbox);
         }
         let quorums = Quorums::new(FaultModel::Byzantine, 4).unwrap();
         Self {
@@ -410,4 +425,56 @@ async fn status_comes_from_each_replica_for_itself() {
     client.ready(LONG).await.unwrap();
     let reports = client.status(Duration::from_secs(1)).await;
     assert_eq!(reports, [report(NodeId(0)), report(NodeId(2))]);
+}
+
+#[tokio::test]
+async fn over_tls_a_client_finds_its_cluster() {
+    let service = Service::new();
+    let keys: Vec<KeyPair> = (10..14)
+        .map(|seed| KeyPair::from_seed(&[seed; 32]))
+        .collect();
+    let sockets: Vec<_> = (0..4)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let member = |(id, (key, socket)): (u32, (&KeyPair, &TcpListener))| {
+        let address = socket.local_addr().unwrap().to_string();
+        Member {
+            id: NodeId(id),
+            key: key.public_key(),
+            address,
+        }
+    };
+    let members: Vec<Member> = (0..).zip(keys.iter().zip(&sockets)).map(member).collect();
+    for ((id, key), socket) in (0..).map(NodeId).zip(keys).zip(sockets) {
+        let config = TlsReplicaConfig {
+            id,
+            key,
+            genesis: genesis(),
+            members: members.clone(),
+            clients: ClientAdmission::Any,
+            listener: Listener::Bound(socket),
+            limits: ReplicaLimits {
+                client_frame_bytes_max: 3 << 20,
+                ..ReplicaLimits::default()
+            },
+            connections: ConnectionLimits::default(),
+            pending_handshakes_max: 16,
+        };
+        let (replica, inbox) = TlsReplicaNetwork::start(config).unwrap();
+        serve(&service, replica, inbox);
+    }
+    let key = KeyPair::from_seed(&[5; 32]);
+    let config = ClientConfig::new(key, genesis(), FaultModel::Byzantine, members).unwrap();
+    let client = Client::connect(config).unwrap();
+    client.ready(LONG).await.unwrap();
+    let largest = Bytes::from(vec![7; Limits::default().operation_bytes_max]);
+    let calls = (0..20).map(|_| {
+        let (client, largest) = (client.clone(), largest.clone());
+        tokio::spawn(async move { client.call(largest).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap().len(), largest.len());
+    }
+    assert_eq!(service.lock().unwrap().operations, 20);
+    client.close().await;
 }

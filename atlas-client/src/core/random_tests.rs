@@ -119,6 +119,8 @@ struct World {
     order: Vec<RequestBundle>,
     replicas: Vec<Replica>,
     liars: usize,
+    /// The replicas that execute late, each by so many milliseconds at most.
+    lags: Vec<u64>,
     loss: f64,
     intruders: u64,
     /// Writes: number, and how it ended. Reads: how many writes were answered when it began.
@@ -147,6 +149,9 @@ impl World {
             order: vec![],
             replicas: (0..n).map(|_| Replica::new()).collect(),
             liars: quorums.faults(),
+            lags: (0..n)
+                .map(|_| if rng.chance(0.4) { 1500 } else { 20 })
+                .collect(),
             loss: rng.below(30) as f64 / 100.0,
             intruders: 0,
             writes: BTreeMap::new(),
@@ -334,8 +339,12 @@ impl World {
     fn decide(&mut self, bundle: RequestBundle) {
         self.order.push(bundle);
         for index in 0..self.replicas.len() - self.liars {
-            let delay = if self.rng.chance(0.1) { 3000 } else { 20 };
-            let delay = self.rng.below(delay);
+            let lag = if self.rng.chance(0.1) {
+                3000
+            } else {
+                self.lags[index]
+            };
+            let delay = self.rng.below(lag);
             self.at(delay, Event::Execute(index));
         }
     }
@@ -373,25 +382,38 @@ impl World {
         self.travel(|| Event::ToClient(from, message.clone()));
     }
 
-    /// The liars tell the same lies, so that they would match each other.
+    /// The liars tell the same lies, so that they would match each other; or the truth about writes,
+    /// early, and about reads, late.
     fn lie(&mut self, from: NodeId, message: &ClientMessage) {
         let fake = |i: u64| OperationResult::Ok(Bytes::copy_from_slice(&(900 + i).to_le_bytes()));
+        let correct = &self.replicas[..self.replicas.len() - self.liars];
         let reply = match message {
-            ClientMessage::Read(read) => Reply::Read {
-                id: read.id,
-                result: fake(0),
-                at: SeqNo(9),
-            },
+            ClientMessage::Read(read) => {
+                let slowest = correct.iter().min_by_key(|r| r.position).unwrap();
+                let result = if self.rng.chance(0.5) {
+                    fake(0)
+                } else {
+                    slowest.value()
+                };
+                Reply::Read {
+                    id: read.id,
+                    result,
+                    at: SeqNo(9),
+                }
+            }
             ClientMessage::Bundle(raw) => {
                 let limits = Limits::default();
                 let bundle = RequestBundle::decode(raw.clone(), &genesis(), &limits).unwrap();
+                let fastest = correct.iter().max_by_key(|r| r.position).unwrap();
+                let truth = fastest.cached(&bundle);
                 let session = bundle.session();
                 let first = OpNumber(bundle.first().0.saturating_sub(self.rng.below(3)));
                 let count = bundle.operations().len() as u64 + self.rng.below(3);
-                match self.rng.below(3) {
-                    0 if bundle.opens_session() => Reply::Opened(SessionId(77)),
-                    0 => Reply::SessionExpired(session),
-                    1 => Reply::Opened(SessionId(78)),
+                match (self.rng.below(5), truth) {
+                    (0, _) if bundle.opens_session() => Reply::Opened(SessionId(77)),
+                    (0, _) => Reply::SessionExpired(session),
+                    (1, _) => Reply::Opened(SessionId(78)),
+                    (2 | 3, Some(truth)) => truth,
                     _ => Reply::Results {
                         session,
                         first,
