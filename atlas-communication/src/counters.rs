@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Frames and bytes that went one way, or did not. Bytes are those of the frames, without framing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Frames handed to the connection.
+    /// Frames handed to the connection; counted once they are, which may be after they arrived.
     pub frames_sent: u64,
     /// Their bytes.
     pub bytes_sent: u64,

@@ -16,6 +16,9 @@ const SHARE_BYTES_MIN: usize = 4 << 10;
 /// connections stay small.
 const READ_BYTES_MIN: usize = 4 << 10;
 
+/// How much room is made for a frame of which only the header is there.
+const PROMISE_BYTES_MAX: usize = 4 * READ_BYTES_MAX;
+
 /// What arrived is no frame. The connection cannot be understood from here on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(crate) enum FrameError {
@@ -44,10 +47,11 @@ impl FrameBuffer {
         }
     }
 
-    /// The buffer to read into, with room for the next read. A long frame grows the buffer as its
-    /// bytes come, by doubling, and never by what its header promises.
+    /// The buffer to read into, with room for the next read. Room for a frame is made as its header
+    /// says up to [`PROMISE_BYTES_MAX`]; beyond that the buffer grows as bytes come, by doubling.
     pub(crate) fn space(&mut self) -> &mut BytesMut {
-        self.bytes.reserve(self.read_bytes);
+        let promised = self.missing().min(PROMISE_BYTES_MAX);
+        self.bytes.reserve(promised.max(self.read_bytes));
         &mut self.bytes
     }
 
@@ -115,11 +119,11 @@ impl FrameBuffer {
         known.saturating_sub(self.bytes.len())
     }
 
-    /// Gives back what a long frame made the buffer grow by: the buffer may be a view of that frame's
-    /// memory, or have taken it back.
+    /// Gives back what a long frame made the buffer grow by, unless the next one is long too. The
+    /// buffer may be a view of that frame's memory, or have taken it back.
     fn let_go(&mut self, was_long: bool) {
-        let is_large = was_long || self.bytes.capacity() > 4 * READ_BYTES_MAX;
-        if is_large && self.bytes.len() < READ_BYTES_MAX {
+        let is_large = was_long || self.bytes.capacity() > READ_BYTES_MAX + PROMISE_BYTES_MAX;
+        if is_large && self.bytes.len() + self.missing() <= READ_BYTES_MAX {
             self.bytes = BytesMut::from(&self.bytes[..]);
         }
     }
@@ -176,7 +180,7 @@ mod tests {
             feed(&mut buffer, &[7; 5000]).unwrap();
             let held = buffer.bytes.capacity();
             assert!(
-                held <= 2 * buffer.bytes.len() + 2 * READ_BYTES_MAX,
+                held <= 2 * (buffer.bytes.len() + PROMISE_BYTES_MAX),
                 "{held}"
             );
         }
@@ -191,7 +195,7 @@ mod tests {
         assert_eq!(frames[0].len(), 1 << 22);
         drop(frames);
         feed(&mut buffer, &framed(&[vec![3; 9]])).unwrap();
-        assert!(buffer.bytes.capacity() <= 4 * READ_BYTES_MAX);
+        assert!(buffer.bytes.capacity() <= READ_BYTES_MAX + PROMISE_BYTES_MAX);
     }
 
     proptest! {

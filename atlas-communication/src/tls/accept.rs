@@ -4,7 +4,7 @@
 use super::Members;
 use super::greeting::{self, Answer, GreetingError, Hello, Role};
 use super::identity::{HandshakeRefusal, key_of, refusal_in};
-use super::stream::{Socket, part, prepare};
+use super::stream::{part, prepare};
 use crate::clients::Seat;
 use crate::endpoint::ReplicaEndpoint;
 use crate::error::Refusal;
@@ -50,7 +50,7 @@ pub(super) struct Acceptor {
 
 /// A connection that was let in.
 struct Guest {
-    stream: TlsStream<Socket>,
+    stream: TlsStream<TcpStream>,
     who: Who,
 }
 
@@ -73,8 +73,8 @@ enum Why {
 }
 
 enum Rest {
-    Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl From<io::Error> for NotAdmitted {
@@ -192,7 +192,7 @@ impl Acceptor {
     /// know besides.
     async fn identify(
         &self,
-        stream: &mut TlsStream<Socket>,
+        stream: &mut TlsStream<TcpStream>,
     ) -> Result<Who, (GreetingError, String)> {
         let hello: Hello = match greeting::receive(stream).await {
             Ok(hello) => hello,
@@ -242,7 +242,7 @@ impl Acceptor {
         }
     }
 
-    async fn host_replica(&self, stream: TlsStream<Socket>, id: NodeId, lane: Lane) -> LinkEnd {
+    async fn host_replica(&self, stream: TlsStream<TcpStream>, id: NodeId, lane: Lane) -> LinkEnd {
         let Some(back) = self.endpoint.link(id, lane) else {
             return LinkEnd::Replaced;
         };
@@ -262,7 +262,7 @@ impl Acceptor {
         }
     }
 
-    async fn host_client(&self, stream: TlsStream<Socket>, seat: Seat) -> LinkEnd {
+    async fn host_client(&self, stream: TlsStream<TcpStream>, seat: Seat) -> LinkEnd {
         let (reader, writer) = tokio::io::split(stream);
         let to = Destination {
             from: seat.client,

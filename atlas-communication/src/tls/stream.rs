@@ -3,11 +3,8 @@
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// What a socket is asked for at once. TLS itself asks for 4 KiB at a time, a system call each.
-const SOCKET_READ_BYTES: usize = 32 << 10;
 
 /// A silent connection is probed after this long, and given up after three probes: a peer that lost
 /// its power says no goodbye.
@@ -19,18 +16,15 @@ const KEEPALIVE_PROBES: u32 = 3;
 const PARTING_BYTES_MAX: u64 = 64 << 10;
 const PARTING_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// A socket under TLS.
-pub(super) type Socket = BufReader<TcpStream>;
-
 /// Sets a socket up.
-pub(super) fn prepare(stream: TcpStream) -> io::Result<Socket> {
+pub(super) fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    Ok(BufReader::with_capacity(SOCKET_READ_BYTES, stream))
+    Ok(stream)
 }
 
 /// Ends a refused connection so that the other side learns why: closing a socket with unread bytes in
