@@ -180,7 +180,7 @@ async fn measure(
     let elapsed = began.elapsed();
     let (replicas_after, own_after) = (replicas.processor_seconds()?, processor_seconds("self")?);
     let mut all = Seen {
-        latencies: Histogram::new(3)?,
+        latencies: histogram()?,
         operations: 0,
         errors: 0,
     };
@@ -205,6 +205,11 @@ async fn measure(
     ))
 }
 
+/// Up to ten minutes, in microseconds.
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_max(600_000_000, 3)?)
+}
+
 /// Different for each caller, so that a reply of another's is noticed.
 fn payload(bytes: usize, client: usize, caller: usize) -> Bytes {
     let mark = ((client as u64) << 32 | caller as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -226,7 +231,7 @@ async fn call(
 ) -> Result<Seen> {
     let expected = Echo { reply_bytes }.answer(&payload);
     let mut seen = Seen {
-        latencies: Histogram::new(3)?,
+        latencies: histogram()?,
         operations: 0,
         errors: 0,
     };

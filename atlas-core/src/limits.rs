@@ -44,8 +44,8 @@ impl Default for Limits {
             bundle_bytes_max: 2 << 20,
             batch_bytes_max: 4 << 20,
             frame_bytes_max: 16 << 20,
-            checkpoint_interval: 1024,
-            window: 4096,
+            checkpoint_interval: 512,
+            window: 2048,
             in_flight_max: 16,
             sessions_max: 4096,
             session_replies_max: 2048,
@@ -177,7 +177,7 @@ mod tests {
         let error = narrow.validate().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "limits.window is 300: expected at least 2048, which follows from \
+            "limits.window is 300: expected at least 1024, which follows from \
              limits.checkpoint_interval"
         );
         let bundle = Limits {

@@ -5,7 +5,7 @@ use crate::config::{Clients, NodeConfig};
 use crate::driver::{Command, Stopped};
 use crate::handle::ReplicaHandle;
 use crate::local;
-use crate::node::{CoreSeat, MakeExecutor, StartError};
+use crate::node::{CoreSeat, Keys, MakeExecutor, StartError};
 use crate::registry::ProtocolRegistry;
 use crate::status::ReplicaStatus;
 use atlas_communication::{
@@ -165,6 +165,7 @@ impl Parts {
             network: Arc::clone(&network),
             inbox,
             executor: self.executor,
+            keys: Keys::new(&self.node.key),
         };
         let seated = self.protocols.seat(seat).and_then(|seated| {
             let (key, genesis) = (&self.node.key, *self.node.cluster.genesis());

@@ -14,6 +14,7 @@ mod shared;
 mod sink;
 mod status;
 mod store;
+mod verified;
 
 pub use builder::{Replica, ReplicaBuilder};
 pub use driver::Stopped;

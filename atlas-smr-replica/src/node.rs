@@ -9,8 +9,9 @@ use crate::registry::{ProtocolSettings, SettingsError};
 use crate::shared::Shared;
 use crate::sink::Sink;
 use crate::store::StoreThread;
+use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
-use atlas_common::crypto::{Ed25519, Signer};
+use atlas_common::crypto::{Ed25519, KeyPair, Signer, Verifier};
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
@@ -89,6 +90,21 @@ pub(crate) struct CoreSeat {
     pub(crate) network: Arc<dyn ReplicaNetwork>,
     pub(crate) inbox: ReplicaInbox,
     pub(crate) executor: MakeExecutor,
+    pub(crate) keys: Keys,
+}
+
+/// What a replica signs and checks signatures with.
+pub(crate) struct Keys {
+    verifier: Arc<CachingVerifier>,
+    signer: Arc<dyn Signer>,
+}
+
+impl Keys {
+    pub(crate) fn new(key: &KeyPair) -> Self {
+        let verifier = Arc::new(CachingVerifier::new(Arc::new(Ed25519)));
+        let signer = verifier.signer(Arc::new(key.clone()));
+        Self { verifier, signer }
+    }
 }
 
 /// A composed core, ready to run on the runtime that holds its sockets.
@@ -102,7 +118,9 @@ pub(crate) struct Seated {
 
 impl CoreSeat {
     fn membership(&self) -> Arc<Membership> {
-        self.node.cluster.membership(Arc::new(Ed25519))
+        self.node
+            .cluster
+            .membership(Arc::clone(&self.keys.verifier) as Arc<dyn Verifier>)
     }
 
     pub(crate) fn settings(&self) -> ProtocolSettings {
@@ -110,7 +128,7 @@ impl CoreSeat {
             membership: self.membership(),
             limits: self.node.cluster.limits().clone(),
             timeouts: *self.node.cluster.timeouts(),
-            signer: Arc::new(self.node.key.clone()),
+            signer: Arc::clone(&self.keys.signer),
         }
     }
 
@@ -181,7 +199,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
     let core_config = CoreConfig {
         membership: Arc::clone(&membership),
         limits,
-        signer: Arc::new(node.key.clone()),
+        signer: Arc::clone(&seat.keys.signer),
         seed: seed_of(&node),
         decisions_bytes_max: DECISIONS_BYTES_MAX,
         last_lsn: opened.last_lsn,

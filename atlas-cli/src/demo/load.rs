@@ -91,8 +91,12 @@ impl Load {
         };
     }
 
+    /// The longest time without an answer since the mark, up to now.
     pub(super) fn longest_pause(&self) -> Duration {
-        lock(&self.shared.pauses).longest
+        let pauses = lock(&self.shared.pauses);
+        pauses
+            .longest
+            .max(pauses.last.map_or(Duration::ZERO, |last| last.elapsed()))
     }
 
     pub(super) async fn stop(self) -> Result<Totals> {
@@ -113,7 +117,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn percentiles(micros: &[u64]) -> String {
-    let Ok(mut histogram) = Histogram::<u64>::new(3) else {
+    let Ok(mut histogram) = Histogram::<u64>::new_with_max(600_000_000, 3) else {
         return String::new();
     };
     for latency in micros {
@@ -160,7 +164,10 @@ fn count(shared: &Shared, began: Instant, right: Option<bool>) {
             shared.operations.fetch_add(1, Relaxed);
             shared.wrong.fetch_add(u64::from(!right), Relaxed);
         }
-        None => drop(shared.errors.fetch_add(1, Relaxed)),
+        None => {
+            shared.errors.fetch_add(1, Relaxed);
+            return;
+        }
     }
     let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     lock(&shared.latencies).push(micros);

@@ -60,6 +60,8 @@ pub struct Pbft {
     /// The first view that this replica votes in, after it had lost its memory.
     pub(crate) votes_from: View,
     pub(crate) hard_state_lsn: Lsn,
+    /// When the own view change was sent last.
+    pub(crate) change_sent: Time,
     /// What the leader's timer is set to.
     pub(crate) leader_timer: Option<Time>,
     /// The view whose beginning has a deadline.

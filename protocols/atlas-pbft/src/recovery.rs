@@ -62,6 +62,7 @@ impl Pbft {
             bodies: BTreeMap::new(),
             leader_timer: None,
             hard_state_lsn: Lsn::ZERO,
+            change_sent: Time::ZERO,
             new_view_timer: None,
             hurried: false,
             decided_at_status: SeqNo::ZERO,

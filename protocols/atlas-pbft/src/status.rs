@@ -28,10 +28,14 @@ impl Pbft {
                 ..self.standing()
             }),
         );
+        // A view change can be large: it goes again at the long interval only.
+        let rested = cx.now() >= self.change_sent.after(self.config.status_interval);
         if self.changing
-            && let Some(own) = self.changes.get(&self.me)
+            && rested
+            && let Some(own) = self.changes.get(&self.me).cloned()
         {
-            cx.broadcast(Message::ViewChange(own.clone()));
+            self.change_sent = cx.now();
+            cx.broadcast(Message::ViewChange(own));
         }
         self.hurried = waits;
         self.set_status_timer(cx);

@@ -82,6 +82,7 @@ impl Pbft {
         self.hard_state_lsn = cx.persist(Record::ViewChange(signed.clone()));
         self.changes.insert(self.me, signed.clone());
         cx.broadcast(Message::ViewChange(signed));
+        self.change_sent = cx.now();
         cx.leader(target, None);
         if self.new_view_timer.take().is_some() {
             cx.cancel_timer(Timer::NewView);

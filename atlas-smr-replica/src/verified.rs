@@ -1,0 +1,175 @@
+//! Remembering signatures that were found valid.
+//!
+//! The same vote reaches a replica alone, in the prepared certificates of view changes, in the new
+//! view that repeats those, and again when they are retransmitted. Each signature is checked once;
+//! without that a view change under load costs more than its own time-out.
+
+use atlas_common::Digest;
+use atlas_common::crypto::{PublicKey, Signature, Signed, Signer, Verifier};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// Signatures remembered in each of two generations: with 128 bytes each, 32 MiB at the most.
+const GENERATION_MAX: usize = 1 << 17;
+
+type Entry = (PublicKey, Digest, [u8; 64]);
+
+/// Valid signatures in two generations: when the young one is full, the old one is forgotten.
+#[derive(Default)]
+struct Generations {
+    young: HashSet<Entry>,
+    old: HashSet<Entry>,
+}
+
+impl Generations {
+    fn holds(&self, entry: &Entry) -> bool {
+        self.young.contains(entry) || self.old.contains(entry)
+    }
+
+    fn add(&mut self, entry: Entry) {
+        if self.young.len() >= GENERATION_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(entry);
+    }
+}
+
+/// A verifier that checks each signature once. What it says never differs from what the verifier
+/// inside it says: only valid signatures are remembered, with their key and content.
+pub(crate) struct CachingVerifier {
+    inner: Arc<dyn Verifier>,
+    known: Mutex<Generations>,
+}
+
+impl fmt::Debug for CachingVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CachingVerifier").field(&self.inner).finish()
+    }
+}
+
+fn entry(signed: &Signed) -> Entry {
+    (signed.key, signed.digest, signed.signature.0)
+}
+
+impl CachingVerifier {
+    pub(crate) fn new(inner: Arc<dyn Verifier>) -> Self {
+        Self {
+            inner,
+            known: Mutex::default(),
+        }
+    }
+
+    /// A signer whose signatures need no check when they come back.
+    pub(crate) fn signer(self: &Arc<Self>, inner: Arc<dyn Signer>) -> Arc<dyn Signer> {
+        Arc::new(RememberedSigner {
+            inner,
+            verifier: Arc::clone(self),
+        })
+    }
+}
+
+impl Verifier for CachingVerifier {
+    fn verify(&self, signed: &Signed) -> bool {
+        let entry = entry(signed);
+        if self.known.lock().holds(&entry) {
+            return true;
+        }
+        let valid = self.inner.verify(signed);
+        if valid {
+            self.known.lock().add(entry);
+        }
+        valid
+    }
+
+    fn verify_all(&self, signed: &[Signed]) -> bool {
+        let unknown: Vec<Signed> = {
+            let known = self.known.lock();
+            signed
+                .iter()
+                .filter(|one| !known.holds(&entry(one)))
+                .copied()
+                .collect()
+        };
+        let valid = self.inner.verify_all(&unknown);
+        if valid && !unknown.is_empty() {
+            let mut known = self.known.lock();
+            unknown.iter().for_each(|one| known.add(entry(one)));
+        }
+        valid
+    }
+}
+
+#[derive(Debug)]
+struct RememberedSigner {
+    inner: Arc<dyn Signer>,
+    verifier: Arc<CachingVerifier>,
+}
+
+impl Signer for RememberedSigner {
+    fn public_key(&self) -> PublicKey {
+        self.inner.public_key()
+    }
+
+    fn sign(&self, digest: &Digest) -> Signature {
+        let signature = self.inner.sign(digest);
+        self.verifier
+            .known
+            .lock()
+            .add((self.public_key(), *digest, signature.0));
+        signature
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_common::crypto::{Ed25519, KeyPair};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    impl Verifier for Counting {
+        fn verify(&self, signed: &Signed) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ed25519.verify(signed)
+        }
+    }
+
+    #[test]
+    fn each_valid_signature_is_checked_once_and_nothing_else_is_believed() {
+        let counting = Arc::new(Counting::default());
+        let cache = Arc::new(CachingVerifier::new(
+            Arc::clone(&counting) as Arc<dyn Verifier>
+        ));
+        let (alice, bob) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
+        let digest = Digest::of(b"vote");
+        let signed = Signed {
+            key: alice.public_key(),
+            digest,
+            signature: alice.sign(&digest),
+        };
+        assert!(cache.verify(&signed) && cache.verify(&signed) && cache.verify_all(&[signed; 3]));
+        assert_eq!(counting.0.load(Ordering::Relaxed), 1);
+        // The same signature in another's name, or over something else.
+        assert!(!cache.verify(&Signed {
+            key: bob.public_key(),
+            ..signed
+        }));
+        assert!(!cache.verify(&Signed {
+            digest: Digest::of(b"other"),
+            ..signed
+        }));
+        let own = cache.signer(Arc::new(bob.clone()));
+        let signature = own.sign(&digest);
+        let before = counting.0.load(Ordering::Relaxed);
+        assert!(cache.verify(&Signed {
+            key: bob.public_key(),
+            digest,
+            signature
+        }));
+        assert_eq!(counting.0.load(Ordering::Relaxed), before);
+    }
+}
