@@ -145,6 +145,8 @@ pub struct Recovered {
     /// The last record the log has had, which may have been removed since ([`Lsn::ZERO`]: none
     /// ever). The next one is the one after it.
     pub last: Lsn,
+    /// Whether there was a log, even one without a record.
+    pub existed: bool,
     /// What was cut off, if the log ended in the middle of a write.
     pub torn: Option<TornTail>,
 }

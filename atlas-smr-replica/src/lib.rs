@@ -13,7 +13,7 @@ mod registry;
 mod shared;
 mod sink;
 mod status;
-mod store;
+pub mod store;
 mod verified;
 
 pub use builder::{Replica, ReplicaBuilder};

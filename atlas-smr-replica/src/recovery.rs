@@ -9,7 +9,7 @@ use atlas_core::{CheckpointCertificate, Limits, OrderingProtocol, Origin};
 use atlas_persistent_log::birth::{self, Birth, BirthError};
 use atlas_persistent_log::{
     CheckpointError, CheckpointOptions, CheckpointStore, LogError, LogOptions, LogWriter,
-    SealedError, Storage, StorageError,
+    Recovered, SealedError, Storage, StorageError,
 };
 use atlas_smr_core::manifest::Manifest;
 use bytes::Bytes;
@@ -157,7 +157,7 @@ pub fn open<P: OrderingProtocol>(
         ));
     }
     let started = storage.list()?.iter().any(|name| name == STARTED);
-    let origin = origin(birth.is_some(), started, recovered.last);
+    let origin = origin(birth.is_some(), started, &recovered);
     if !started {
         mark_started(&**storage)?;
     }
@@ -172,14 +172,16 @@ pub fn open<P: OrderingProtocol>(
     })
 }
 
-/// A log that has had records is this replica's memory. An empty one is that of a new replica only if
-/// it was born and has never started: a replica that started may have voted, and lost its votes with
-/// its disk (or, in mode `memory`, with its process).
-const fn origin(born: bool, started: bool, last: Lsn) -> Origin {
-    match (last, born, started) {
-        (Lsn(1..), ..) => Origin::Restart,
-        (Lsn::ZERO, true, false) => Origin::Genesis,
-        (Lsn::ZERO, ..) => Origin::Amnesiac,
+/// A log is this replica's memory, and one without a record remembers that it never voted: a vote
+/// leaves only when its record is durable. Where there is no log at all, a replica is new only if it
+/// was born and has never started; one that started may have voted, and lost its votes with its disk
+/// (or, in mode `memory`, with its process).
+const fn origin(born: bool, started: bool, recovered: &Recovered) -> Origin {
+    match (recovered.existed, born, started) {
+        (true, true, _) => Origin::Restart,
+        (true, false, _) if recovered.last.0 > 0 => Origin::Restart,
+        (false, true, false) => Origin::Genesis,
+        _ => Origin::Amnesiac,
     }
 }
 

@@ -1,5 +1,8 @@
 //! The checkpoint store's thread: everything about checkpoints that touches the disk, so that neither
 //! the core nor the executor waits for it.
+//!
+//! What the thread does with each job ([`carry_out`]) is also what the simulator does, on its
+//! simulated disks.
 
 use crate::recovery::{StoredCertificate, read_certified};
 use atlas_common::{NodeId, SeqNo, wire};
@@ -19,48 +22,77 @@ const JOBS_MAX: usize = 64;
 
 /// A whole state on its way to the disk.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
-    pub(crate) id: CheckpointId,
-    pub(crate) manifest: Manifest,
-    pub(crate) chunks: Vec<Bytes>,
+pub struct Image {
+    /// What replicas vote on.
+    pub id: CheckpointId,
+    /// How the state is cut.
+    pub manifest: Manifest,
+    /// The chunks, in order.
+    pub chunks: Vec<Bytes>,
 }
 
 /// Something to do.
-#[derive(Debug)]
-pub(crate) enum StoreJob {
+#[derive(Clone, Debug)]
+pub enum StoreJob {
     /// Write the executor's own checkpoint.
     Write(Image),
     /// Keep a certificate with a written checkpoint.
     Certify {
+        /// The certificate.
         certificate: Arc<CheckpointCertificate>,
+        /// The protocol's bytes that travel with it.
         frontier: Bytes,
     },
     /// Write a state that came from peers, with its certificate.
     Install {
+        /// The certificate.
         certificate: Arc<CheckpointCertificate>,
+        /// The protocol's bytes that travel with it.
         frontier: Bytes,
+        /// The state.
         image: Image,
     },
     /// Read the newest certified checkpoint above `above` for a peer.
-    Offer { to: NodeId, above: SeqNo },
+    Offer {
+        /// Who asked.
+        to: NodeId,
+        /// It has everything up to here.
+        above: SeqNo,
+    },
     /// Read a chunk for a peer.
-    Chunk { to: NodeId, seq: SeqNo, index: u32 },
+    Chunk {
+        /// Who asked.
+        to: NodeId,
+        /// Which checkpoint.
+        seq: SeqNo,
+        /// Which chunk.
+        index: u32,
+    },
     /// End the thread.
     Stop,
 }
 
 /// What became of a job.
 #[derive(Debug)]
-pub(crate) enum StoreEvent {
+pub enum StoreEvent {
+    /// The executor's checkpoint is durable.
     Written(CheckpointId),
+    /// The certificate is durable.
     Certified(Arc<CheckpointCertificate>),
+    /// The state from peers is durable: the executor may take it over.
     Installed {
+        /// The certificate.
         certificate: Arc<CheckpointCertificate>,
+        /// The protocol's bytes that travel with it.
         frontier: Bytes,
+        /// The state.
         image: Image,
     },
+    /// The answer for a peer.
     Read {
+        /// Who asked.
         to: NodeId,
+        /// What to send.
         message: StateTransferMessage,
     },
     /// The store has failed: the replica must stop, since what it promises to keep is not kept.
@@ -138,7 +170,11 @@ fn run(store: &CheckpointStore, queue: &Receiver<StoreJob>, report: &impl Fn(Sto
     }
 }
 
-fn carry_out(
+/// Does one job, on the calling thread. [`StoreJob::Stop`] has no outcome.
+///
+/// # Errors
+/// When the store fails, or a certificate comes for a checkpoint that was never written.
+pub fn carry_out(
     store: &CheckpointStore,
     job: StoreJob,
 ) -> Result<Option<StoreEvent>, CheckpointError> {
@@ -169,7 +205,7 @@ fn carry_out(
                 image,
             })
         }
-        StoreJob::Offer { to, above } => offer(store, above)?.map(|m| read(to, m)),
+        StoreJob::Offer { to, above } => Some(read(to, offer(store, above)?)),
         StoreJob::Chunk { to, seq, index } => Some(read(to, chunk(store, seq, index))),
         StoreJob::Stop => None,
     })
@@ -200,6 +236,10 @@ fn write(
     image: &Image,
     certificate: Bytes,
 ) -> Result<(), CheckpointError> {
+    // After a restart the executor comes again to checkpoints that it had written, uncertified.
+    if store.list()?.contains(&image.id.seq) {
+        store.remove(image.id.seq)?;
+    }
     let mut writer = store.begin(image.id.seq)?;
     for chunk in &image.chunks {
         writer.write(chunk)?;
@@ -232,7 +272,7 @@ fn prune(store: &CheckpointStore, certified: SeqNo) -> Result<(), CheckpointErro
 fn offer(
     store: &CheckpointStore,
     above: SeqNo,
-) -> Result<Option<StateTransferMessage>, CheckpointError> {
+) -> Result<StateTransferMessage, CheckpointError> {
     for seq in store.list()?.into_iter().rev().filter(|seq| *seq > above) {
         if let Ok(Some(found)) = read_certified(store, seq) {
             let StoredCertificate {
@@ -240,14 +280,14 @@ fn offer(
                 frontier,
             } = found.stored;
             let manifest = found.manifest;
-            return Ok(Some(StateTransferMessage::Offer {
+            return Ok(StateTransferMessage::Offer {
                 certificate,
                 frontier,
                 manifest,
-            }));
+            });
         }
     }
-    Ok(None)
+    Ok(StateTransferMessage::Gone { seq: above })
 }
 
 /// A chunk that cannot be read is as good as gone: the peer asks another.

@@ -48,6 +48,7 @@ impl LogWriter {
                 let recovered = Recovered {
                     last: found.tail.last,
                     records: found.records,
+                    existed: true,
                     torn: found.torn,
                 };
                 (segments, recovered)
