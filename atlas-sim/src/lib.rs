@@ -13,7 +13,6 @@ mod node;
 mod panics;
 pub mod plan;
 pub mod protocol;
-mod recovery;
 pub mod scenarios;
 mod shared;
 pub mod trace;

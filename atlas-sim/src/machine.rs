@@ -4,13 +4,14 @@ use crate::app::SimApp;
 use crate::checkers::execution::Ran;
 use crate::protocol::SimProtocol;
 use atlas_common::{ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
-use atlas_core::Limits;
+use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::Reply;
 use atlas_smr_core::core::{CoreInput, Decision};
 use atlas_smr_core::session::SessionUpdate;
+use atlas_smr_core::manifest::Manifest;
 use atlas_smr_execution::{Execute, Executor, ExecutorConfig};
-
-pub(crate) use atlas_smr_execution::CheckpointImage as Image;
+use atlas_smr_replica::store::Image;
+use bytes::Bytes;
 
 /// The executor, and what its application reports.
 #[derive(Debug)]
@@ -63,8 +64,12 @@ impl Machine {
             let ran = std::mem::take(&mut *self.app.ran.lock());
             all.ran.push((decision.seq, ran));
             if let Some(snapshot) = applied.snapshot {
-                let image = snapshot.into_chunks(self.chunk_bytes);
-                all.checkpoints.push(image.map_err(|error| error.to_string())?);
+                let image = snapshot.into_chunks(self.chunk_bytes).map_err(|e| e.to_string())?;
+                all.checkpoints.push(Image {
+                    id: image.id,
+                    manifest: image.manifest,
+                    chunks: image.chunks,
+                });
             }
         }
         all.seq = self.executor.executed();
@@ -82,9 +87,13 @@ impl Machine {
         self.executor.retransmit(client, session, first, last)
     }
 
-    pub(crate) fn install(&mut self, image: &Image) -> Result<(), String> {
-        let installed = self.executor.install(&image.id, &image.manifest, &image.chunks);
-        installed.map_err(|error| error.to_string())
+    pub(crate) fn install(
+        &mut self,
+        id: &CheckpointId,
+        manifest: &Manifest,
+        chunks: &[Bytes],
+    ) -> Result<(), String> {
+        self.executor.install(id, manifest, chunks).map_err(|error| error.to_string())
     }
 
     pub(crate) fn executed(&self) -> SeqNo {

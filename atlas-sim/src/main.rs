@@ -5,6 +5,7 @@ use atlas_sim::plan::Choices;
 use atlas_sim::{Plan, Report, Summary, campaign, scenarios};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write as _;
 use std::ops::Range;
 use std::process::ExitCode;
 
@@ -66,8 +67,10 @@ fn run<P: atlas_sim::SimProtocol>(arguments: &Arguments) -> anyhow::Result<ExitC
     let plans = Plans::new::<P>(arguments)?;
     if let Some(seed) = arguments.seed {
         let report = plans.run::<P>(seed, !arguments.quiet);
-        print!("{}", report.transcript);
-        println!("{}", one_line(&report));
+        // Whoever reads may have seen enough before the end.
+        let mut out = std::io::stdout().lock();
+        write!(out, "{}", report.transcript).ok();
+        writeln!(out, "{}", one_line(&report)).ok();
         return Ok(exit_code(report.verdict.is_pass()));
     }
     let seeds = arguments.seeds.clone().context("--seed or --seeds is needed")?;

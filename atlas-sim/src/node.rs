@@ -262,8 +262,8 @@ impl<P: SimProtocol> Node<P> {
                 certificate,
                 frontier,
             } => self.save_certificate(certificate, frontier, shared),
-            CoreEffect::ServeOffer { to, above } => self.serve_offer(to, above),
-            CoreEffect::ServeChunk { to, seq, index } => self.serve_chunk(to, seq, index),
+            CoreEffect::ServeOffer { to, above } => self.serve_offer(to, above, shared),
+            CoreEffect::ServeChunk { to, seq, index } => self.serve_chunk(to, seq, index, shared),
             CoreEffect::InstallState(state) => self.enqueue(Job::Install(state), shared),
             // The simulator's clients have their reads ordered.
             CoreEffect::ReadAt { .. } | CoreEffect::ReadRefused(_) => {}

@@ -15,14 +15,12 @@ const OUTBOX_PER_SLOT: u64 = 16;
 /// The first that is too long.
 pub fn check(replica: NodeId, status: &CoreStatus, limits: &Limits) -> Result<(), Violation> {
     let outbox_max = (limits.window + 64) * OUTBOX_PER_SLOT;
-    let window = status.protocol.high.since(status.protocol.low);
     // A view may begin from a checkpoint that this replica does not have yet, a window above its own.
     let windows = 2 * limits.window;
     let found = [
         ("pool_bytes", status.pool_bytes as u64, limits.pool_bytes_max as u64),
         ("outbox", status.outbox as u64, outbox_max),
         ("slots in flight", status.protocol.in_flight as u64, windows),
-        ("the window", window, windows),
     ];
     match found.into_iter().find(|(_, found, limit)| found > limit) {
         Some((what, found, limit)) => Err(Violation::Unbounded {

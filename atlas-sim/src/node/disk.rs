@@ -4,22 +4,22 @@
 use super::{Name, Node, Running};
 use crate::checkers::Violation;
 use crate::faults::FaultKind;
-use crate::machine::{Image, Machine};
+use crate::machine::Machine;
 use crate::network::exponential;
 use crate::plan::CrashKind;
 use crate::protocol::{Setup, SimProtocol};
-use crate::recovery;
 use crate::shared::{Event, Shared};
 use atlas_common::{Lsn, NodeId, SeqNo, Time, wire};
 use atlas_core::{CheckpointCertificate, Installed, Recovery, Timers};
+use atlas_persistent_log::LogOptions;
 use atlas_persistent_log::storage::Fault;
-use atlas_persistent_log::{LogWriter, Storage};
+use atlas_persistent_log::{CheckpointStore, LogWriter, Storage};
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
-use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::message::MessageChecker;
 use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
+use atlas_smr_replica::recovery::{self, OpenOptions};
+use atlas_smr_replica::store::{self, StoreEvent, StoreJob};
 use bytes::Bytes;
-use recovery::{Store, StoreError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,31 +28,13 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Disk {
     log: LogWriter,
-    pub(super) store: Store,
+    store: Arc<CheckpointStore>,
     /// Whether a group is being synced.
     syncing: bool,
     /// Whether records were appended since the last sync began.
     dirty: bool,
     /// Work of the checkpoint store; the first is being done.
-    work: VecDeque<StoreWork>,
-}
-
-/// Work of the checkpoint store.
-#[derive(Debug)]
-pub(super) enum StoreWork {
-    /// Write the executor's checkpoint.
-    Write(Image),
-    /// Keep a certificate with a checkpoint that was written.
-    Certify {
-        certificate: Arc<CheckpointCertificate>,
-        frontier: Bytes,
-    },
-    /// Write a state that came from peers.
-    Install {
-        certificate: Arc<CheckpointCertificate>,
-        frontier: Bytes,
-        image: Image,
-    },
+    work: VecDeque<StoreJob>,
 }
 
 /// Bytes of decisions kept for replicas that are behind.
@@ -115,16 +97,16 @@ impl<P: SimProtocol> Node<P> {
         frontier: Bytes,
         shared: &mut Shared<P>,
     ) {
-        let work = StoreWork::Certify {
+        let job = StoreJob::Certify {
             certificate,
             frontier,
         };
-        self.store_later(work, shared);
+        self.store_later(job, shared);
     }
 
-    pub(super) fn store_later(&mut self, work: StoreWork, shared: &mut Shared<P>) {
+    pub(super) fn store_later(&mut self, job: StoreJob, shared: &mut Shared<P>) {
         let Some(running) = &mut self.running else { return };
-        running.disk.work.push_back(work);
+        running.disk.work.push_back(job);
         if running.disk.work.len() == 1 {
             self.schedule_store(shared);
         }
@@ -139,9 +121,11 @@ impl<P: SimProtocol> Node<P> {
     /// The checkpoint store does the first piece of its work.
     pub(super) fn on_stored(&mut self, shared: &mut Shared<P>) {
         let Some(running) = &mut self.running else { return };
-        let Some(work) = running.disk.work.pop_front() else { return };
-        match do_work(&running.disk.store, &work) {
-            Ok(()) => self.stored(work, shared),
+        let Some(job) = running.disk.work.pop_front() else { return };
+        match store::carry_out(&running.disk.store, job) {
+            Ok(event) => {
+                event.into_iter().for_each(|event| self.stored(event, shared));
+            }
             Err(error) => self.halt(&format!("the checkpoint store failed: {error}"), shared),
         }
         if self.running.as_ref().is_some_and(|running| !running.disk.work.is_empty()) {
@@ -149,13 +133,13 @@ impl<P: SimProtocol> Node<P> {
         }
     }
 
-    fn stored(&mut self, work: StoreWork, shared: &mut Shared<P>) {
-        match work {
-            StoreWork::Write(image) => self.input(CoreInput::CheckpointTaken(image.id), shared),
-            StoreWork::Certify { certificate, .. } => {
+    fn stored(&mut self, event: StoreEvent, shared: &mut Shared<P>) {
+        match event {
+            StoreEvent::Written(id) => self.input(CoreInput::CheckpointTaken(id), shared),
+            StoreEvent::Certified(certificate) => {
                 self.input(CoreInput::CertificateSaved(certificate), shared);
             }
-            StoreWork::Install {
+            StoreEvent::Installed {
                 certificate,
                 frontier,
                 image,
@@ -166,21 +150,27 @@ impl<P: SimProtocol> Node<P> {
                 };
                 self.install(installed, &image, shared);
             }
+            StoreEvent::Read { to, message } => {
+                self.input(CoreInput::StoreRead { to, message }, shared);
+            }
+            StoreEvent::Failed(error) => {
+                self.halt(&format!("the checkpoint store failed: {error}"), shared);
+            }
         }
     }
 
-    pub(super) fn serve_offer(&mut self, to: NodeId, above: SeqNo) {
-        if let Some(running) = &mut self.running {
-            let message = running.disk.store.offer(above);
-            running.inputs.push_back(CoreInput::StoreRead { to, message });
-        }
+    pub(super) fn serve_offer(&mut self, to: NodeId, above: SeqNo, shared: &mut Shared<P>) {
+        self.store_later(StoreJob::Offer { to, above }, shared);
     }
 
-    pub(super) fn serve_chunk(&mut self, to: NodeId, seq: SeqNo, index: u32) {
-        if let Some(running) = &mut self.running {
-            let message = running.disk.store.chunk(seq, index);
-            running.inputs.push_back(CoreInput::StoreRead { to, message });
-        }
+    pub(super) fn serve_chunk(
+        &mut self,
+        to: NodeId,
+        seq: SeqNo,
+        index: u32,
+        shared: &mut Shared<P>,
+    ) {
+        self.store_later(StoreJob::Chunk { to, seq, index }, shared);
     }
 
     /// The replica goes down; its disk keeps what the kind of crash leaves. False when it was down.
@@ -194,9 +184,9 @@ impl<P: SimProtocol> Node<P> {
             self.storage.inject(Fault::PowerCut, self.rng.between(1, 6));
             // Whatever was on its way is cut off somewhere.
             let committed = running.disk.log.commit().is_ok();
-            let stored = running.disk.work.front().is_none_or(|work| {
-                do_work(&running.disk.store, work).is_ok()
-            });
+            let job = running.disk.work.pop_front();
+            let stored =
+                job.is_none_or(|job| store::carry_out(&running.disk.store, job).is_ok());
             if !committed || !stored {
                 shared.counts.count(FaultKind::TornWrite);
             }
@@ -252,13 +242,28 @@ impl<P: SimProtocol> Node<P> {
         let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
         let membership = Arc::clone(&shared.membership);
         let limits = &shared.plan.limits;
-        let opened = recovery::open::<P>(&storage, membership.genesis(), limits)?;
+        let options = OpenOptions {
+            genesis: *membership.genesis(),
+            log: LogOptions {
+                segment_bytes: 64 << 10,
+                fill_bytes: 4 << 10,
+                ..LogOptions::small(*membership.genesis())
+            },
+            limits: limits.clone(),
+        };
+        let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)
+            .map_err(|error| error.to_string())?;
         let bug = shared.plan.bug.filter(|_| self.is_correct());
         let mut machine = Machine::new(membership.genesis(), limits, bug);
         let mut installed = None;
         if let Some(found) = opened.checkpoint {
-            machine.install(&found.image)?;
-            installed = Some(found.installed);
+            let chunks = recovery::read_chunks(&opened.checkpoints, &found)
+                .map_err(|error| error.to_string())?;
+            machine.install(&found.stored.certificate.id, &found.manifest, &chunks)?;
+            installed = Some(Installed {
+                certificate: Arc::new(found.stored.certificate),
+                frontier: found.stored.frontier,
+            });
         }
         let config = P::config(&Setup {
             me: self.id,
@@ -294,7 +299,7 @@ impl<P: SimProtocol> Node<P> {
             machine,
             disk: Disk {
                 log: opened.log,
-                store: opened.store,
+                store: opened.checkpoints,
                 syncing: false,
                 dirty: false,
                 work: VecDeque::new(),
@@ -313,7 +318,7 @@ impl<P: SimProtocol> Node<P> {
     pub(crate) fn give_birth(&mut self, shared: &mut Shared<P>) {
         let genesis = *shared.membership.genesis();
         if let Err(error) = recovery::give_birth(&self.storage, genesis) {
-            let (replica, reason) = (self.id, error);
+            let (replica, reason) = (self.id, error.to_string());
             shared.note::<()>(Err(Violation::Unrecoverable { replica, reason }));
         }
     }
@@ -339,33 +344,5 @@ impl<P: SimProtocol> Node<P> {
         if let Some(running) = self.running.take() {
             self.gather_counters(&running, shared);
         }
-    }
-}
-
-fn do_work(store: &Store, work: &StoreWork) -> Result<(), StoreError> {
-    match work {
-        StoreWork::Write(image) => store.write(image, None),
-        StoreWork::Certify {
-            certificate,
-            frontier,
-        } => store.certify(certificate, frontier),
-        StoreWork::Install {
-            certificate,
-            frontier,
-            image,
-        } => store.write(image, Some((certificate, frontier))),
-    }
-}
-
-/// A state as the checkpoint store keeps it.
-pub(super) fn image(
-    certificate: &CheckpointCertificate,
-    manifest: Manifest,
-    chunks: Vec<Bytes>,
-) -> Image {
-    Image {
-        id: certificate.id,
-        manifest,
-        chunks,
     }
 }

@@ -1,9 +1,8 @@
 //! What a replica executes, and how it answers.
 
-use super::disk::{StoreWork, image};
 use super::{Name, Node};
 use crate::faults::FaultKind;
-use crate::machine::{Executed, Image};
+use crate::machine::Executed;
 use crate::network::exponential;
 use crate::protocol::SimProtocol;
 use crate::shared::{Event, Shared};
@@ -12,6 +11,7 @@ use atlas_core::Installed;
 use atlas_smr_core::client_message::Reply;
 use atlas_smr_core::core::{CoreInput, Decision};
 use atlas_smr_core::transfer::FetchedState;
+use atlas_smr_replica::store::{Image, StoreJob};
 use std::sync::Arc;
 
 /// Work of the executor, in order.
@@ -92,13 +92,17 @@ impl<P: SimProtocol> Node<P> {
                 self.reply(client, Reply::SessionExpired(session), shared);
             }
             Job::Install(state) => {
-                let image = image(&state.certificate, state.manifest, state.chunks);
-                let work = StoreWork::Install {
+                let image = Image {
+                    id: state.certificate.id,
+                    manifest: state.manifest,
+                    chunks: state.chunks,
+                };
+                let job = StoreJob::Install {
                     certificate: Arc::new(state.certificate),
                     frontier: state.frontier,
                     image,
                 };
-                self.store_later(work, shared);
+                self.store_later(job, shared);
             }
         }
         if self.running.as_ref().is_some_and(|running| !running.jobs.is_empty()) {
@@ -123,7 +127,7 @@ impl<P: SimProtocol> Node<P> {
             self.reply(client, reply, shared);
         }
         for image in executed.checkpoints {
-            self.store_later(StoreWork::Write(image), shared);
+            self.store_later(StoreJob::Write(image), shared);
         }
         self.input(
             CoreInput::Executed {
@@ -139,7 +143,7 @@ impl<P: SimProtocol> Node<P> {
     pub(super) fn install(&mut self, installed: Installed, image: &Image, shared: &mut Shared<P>) {
         let Some(running) = &mut self.running else { return };
         let seq = installed.seq();
-        if let Err(reason) = running.machine.install(image) {
+        if let Err(reason) = running.machine.install(&image.id, &image.manifest, &image.chunks) {
             shared.line(Name(self.id), format_args!("cannot install state {seq}: {reason}"));
             return self.input(CoreInput::InstallFailed(seq), shared);
         }
