@@ -215,3 +215,28 @@ fn no_liar_makes_correct_replicas_disagree_or_hang() {
         random_run(seed);
     }
 }
+
+#[cfg(feature = "seeded-bugs")]
+thread_local! {
+    /// The defect of the replicas on this thread.
+    pub(super) static BUG: std::cell::Cell<Option<crate::bugs::SeededBug>> =
+        const { std::cell::Cell::new(None) };
+}
+
+/// The checks of these tests are worth something: each defect trips them.
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn every_seeded_bug_is_caught() {
+    for bug in crate::bugs::SeededBug::ALL {
+        BUG.set(Some(bug));
+        let caught = |run: &dyn Fn()| {
+            let run = std::panic::AssertUnwindSafe(run);
+            std::panic::catch_unwind(run).is_err()
+        };
+        // Two certificates for one slot are too rare for random runs.
+        let found = (0..100).any(|seed| caught(&|| random_run(seed)))
+            || caught(&super::views::certificates_of_two_views);
+        BUG.set(None);
+        assert!(found, "{bug:?} was not caught");
+    }
+}

@@ -179,7 +179,12 @@ impl Rig {
 
     pub(super) fn config(&self, i: usize) -> PbftConfig {
         let signer = Arc::new(self.key(i).clone());
-        PbftConfig::new(signer, &self.limits, TIMEOUT, TIMEOUT_MAX, STATUS).unwrap()
+        let config = PbftConfig::new(signer, &self.limits, TIMEOUT, TIMEOUT_MAX, STATUS).unwrap();
+        #[cfg(feature = "seeded-bugs")]
+        if let Some(bug) = super::byzantine::BUG.get() {
+            return config.with_bug(bug);
+        }
+        config
     }
 
     pub(super) fn pbft(&self, i: usize) -> &Pbft {

@@ -536,3 +536,28 @@ fn row_10_votes_below_the_checkpoint_of_a_view_take_no_memory() {
     }
     assert_eq!(rig.pbft(3).slots.len(), 2 * 32);
 }
+
+/// A batch that one replica alone had prepared loses its slot to another in a view that began
+/// without that replica; the view after must keep to the later one, which may be decided.
+#[test]
+fn osdi99_4_4_the_certificate_of_the_highest_view_wins() {
+    certificates_of_two_views();
+}
+
+pub(super) fn certificates_of_two_views() {
+    let mut rig = Rig::new(4, 21);
+    for i in 0..3 {
+        rig.puppet(i);
+    }
+    let (early, late) = (rig.batch("early"), rig.batch("late"));
+    let of_early = prepared(&rig, &[0, 1, 2], 0, 1, &early);
+    let of_late = prepared(&rig, &[0, 1, 2], 1, 1, &late);
+    let changes = vec![
+        view_change(&rig, 0, 2, None, vec![of_early]),
+        view_change(&rig, 1, 2, None, vec![of_late]),
+        view_change(&rig, 2, 2, None, Vec::new()),
+    ];
+    let begun = new_view(&rig, 2, changes);
+    rig.inject(2, 3, begun).unwrap();
+    assert_eq!(rig.pbft(3).slots[&SeqNo(1)].proposal, Some(late.digest()));
+}
