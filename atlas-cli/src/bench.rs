@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
     /// How long to warm up before
     #[arg(long, default_value_t = 2)]
     warm_up_seconds: u64,
+    /// Slots that a leader keeps in flight at most; the default is the cluster file's
+    #[arg(long)]
+    in_flight: Option<usize>,
     /// Run the replicas on threads of this process
     #[arg(long)]
     in_process: bool,
@@ -75,7 +78,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         replicas: arguments.replicas,
         clients: arguments.clients,
         durability: arguments.durability,
-        admin: false,
+        in_flight: arguments.in_flight,
     }
     .create()?;
     let replicas = if arguments.in_process {

@@ -55,7 +55,8 @@ pub(crate) struct OwnCluster<'a> {
     pub(crate) replicas: usize,
     pub(crate) clients: usize,
     pub(crate) durability: Durability,
-    pub(crate) admin: bool,
+    /// Slots in flight; the default when `None`.
+    pub(crate) in_flight: Option<usize>,
 }
 
 impl OwnCluster<'_> {
@@ -65,15 +66,10 @@ impl OwnCluster<'_> {
         let mut options = InitOptions::new(self.dir, self.replicas, protocol);
         options.clients = self.clients;
         options.durability = self.durability;
-        let count = if self.admin {
-            2 * self.replicas
-        } else {
-            self.replicas
-        };
-        let mut ports = free_ports(count)?;
-        if self.admin {
-            options.admin_ports = Some(Ports::Listed(ports.split_off(self.replicas)));
+        if let Some(in_flight) = self.in_flight {
+            options.limits.in_flight_max = in_flight;
         }
+        let ports = free_ports(self.replicas)?;
         options.ports = Ports::Listed(ports);
         Ok(create_cluster(&options)?)
     }

@@ -2,10 +2,10 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// Logs go to standard error: warnings and what an operator must know. `ATLAS_LOG` asks for more
+/// Logs go to standard error, from this level on unless asked otherwise: `ATLAS_LOG` asks for more
 /// (`ATLAS_LOG=info`, `ATLAS_LOG=atlas_smr_replica=debug`).
-pub(crate) fn start() {
-    let filter = EnvFilter::try_from_env("ATLAS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+pub(crate) fn start(default: &str) {
+    let filter = EnvFilter::try_from_env("ATLAS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -22,7 +22,8 @@ pub struct Limits {
     /// Slots above the last certified checkpoint that replicas take part in; at least twice the
     /// interval, so that ordering goes on while a checkpoint is being certified.
     pub window: u64,
-    /// Slots that a leader keeps in flight at most.
+    /// Slots that a leader keeps in flight at most. Few: what waits meanwhile shares the next batch,
+    /// and with it the signatures of a slot. More only help where the network's delay is long.
     pub in_flight_max: usize,
     /// The most open client sessions; the one longest unused is closed for a new one.
     pub sessions_max: usize,
@@ -46,7 +47,7 @@ impl Default for Limits {
             frame_bytes_max: 16 << 20,
             checkpoint_interval: 512,
             window: 2048,
-            in_flight_max: 16,
+            in_flight_max: 4,
             sessions_max: 4096,
             session_replies_max: 2048,
             pool_bytes_max: 64 << 20,
