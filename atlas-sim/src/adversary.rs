@@ -69,7 +69,8 @@ pub struct Power<'a, P: SimProtocol> {
 impl<P: SimProtocol> Power<'_, P> {
     /// Sends a message.
     pub fn send(&mut self, to: NodeId, message: SystemMessage<P>) {
-        self.out.push((Duration::ZERO, to, Packet::Message(message)));
+        self.out
+            .push((Duration::ZERO, to, Packet::Message(message)));
     }
 
     /// Sends a message of the protocol.

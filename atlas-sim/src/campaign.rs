@@ -129,7 +129,9 @@ pub fn run(
             }
             let report = run(seed);
             // A poisoned lock would mean that adding numbers panicked.
-            let mut summary = summary.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut summary = summary
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             summary.add(&report);
             progress(summary.seeds, summary.failures.len());
         }
@@ -139,7 +141,9 @@ pub fn run(
             scope.spawn(work);
         }
     });
-    let mut summary = summary.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut summary = summary
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     summary.real_time = started.elapsed();
     summary
 }

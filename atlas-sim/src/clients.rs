@@ -123,7 +123,11 @@ impl Client {
     /// When it wants to be woken; [`Time::NEVER`]: only by a message.
     #[must_use]
     pub fn wake_at(&self) -> Time {
-        let call = if self.wants_to_call() { self.next_call } else { Time::NEVER };
+        let call = if self.wants_to_call() {
+            self.next_call
+        } else {
+            Time::NEVER
+        };
         call.min(self.core.next_deadline())
     }
 

@@ -36,7 +36,10 @@ impl Keys {
                 verifier: Arc::new(Ed25519),
             };
         }
-        let stand_ins: Vec<_> = (0..).zip(secrets).map(|(i, s)| StandIn::new(i, s)).collect();
+        let stand_ins: Vec<_> = (0..)
+            .zip(secrets)
+            .map(|(i, s)| StandIn::new(i, s))
+            .collect();
         let signer = |one: &StandIn| Arc::new(one.clone()) as Arc<dyn Signer>;
         Self {
             signers: stand_ins.iter().map(signer).collect(),
@@ -72,7 +75,10 @@ impl std::fmt::Debug for StandIn {
 
 impl StandIn {
     fn new(index: u32, secret: [u8; 32]) -> Self {
-        let mut public = DigestBuilder::new("atlas v1 sim public key").bytes(&secret).finish().0;
+        let mut public = DigestBuilder::new("atlas v1 sim public key")
+            .bytes(&secret)
+            .finish()
+            .0;
         // The verifier finds the key by its first bytes.
         public[..4].copy_from_slice(&index.to_le_bytes());
         Self {

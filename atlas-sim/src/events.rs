@@ -45,7 +45,8 @@ impl<E> Queue<E> {
         } else {
             self.places[place] = Some(event);
         }
-        self.heap.push(Reverse((at.max(self.now), self.scheduled, place)));
+        self.heap
+            .push(Reverse((at.max(self.now), self.scheduled, place)));
     }
 
     /// Schedules an event after a delay.

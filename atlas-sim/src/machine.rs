@@ -7,8 +7,8 @@ use atlas_common::{ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::Reply;
 use atlas_smr_core::core::{CoreInput, Decision};
-use atlas_smr_core::session::SessionUpdate;
 use atlas_smr_core::manifest::Manifest;
+use atlas_smr_core::session::SessionUpdate;
 use atlas_smr_execution::{Execute, Executor, ExecutorConfig};
 use atlas_smr_replica::store::Image;
 use bytes::Bytes;
@@ -64,7 +64,9 @@ impl Machine {
             let ran = std::mem::take(&mut *self.app.ran.lock());
             all.ran.push((decision.seq, ran));
             if let Some(snapshot) = applied.snapshot {
-                let image = snapshot.into_chunks(self.chunk_bytes).map_err(|e| e.to_string())?;
+                let image = snapshot
+                    .into_chunks(self.chunk_bytes)
+                    .map_err(|e| e.to_string())?;
                 all.checkpoints.push(Image {
                     id: image.id,
                     manifest: image.manifest,
@@ -93,7 +95,9 @@ impl Machine {
         manifest: &Manifest,
         chunks: &[Bytes],
     ) -> Result<(), String> {
-        self.executor.install(id, manifest, chunks).map_err(|error| error.to_string())
+        self.executor
+            .install(id, manifest, chunks)
+            .map_err(|error| error.to_string())
     }
 
     pub(crate) fn executed(&self) -> SeqNo {

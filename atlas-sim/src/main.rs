@@ -73,11 +73,17 @@ fn run<P: atlas_sim::SimProtocol>(arguments: &Arguments) -> anyhow::Result<ExitC
         writeln!(out, "{}", one_line(&report)).ok();
         return Ok(exit_code(report.verdict.is_pass()));
     }
-    let seeds = arguments.seeds.clone().context("--seed or --seeds is needed")?;
+    let seeds = arguments
+        .seeds
+        .clone()
+        .context("--seed or --seeds is needed")?;
     let summary = run_campaign::<P>(arguments, &plans, seeds);
     println!("{summary}");
     for (seed, (verdict, plan)) in &summary.failures {
-        println!("seed {seed}: {verdict}\n  {plan}\n  replay: {}", replay(arguments, *seed));
+        println!(
+            "seed {seed}: {verdict}\n  {plan}\n  replay: {}",
+            replay(arguments, *seed)
+        );
     }
     Ok(exit_code(summary.failures.is_empty()))
 }
@@ -149,8 +155,11 @@ fn one_line(report: &Report) -> String {
         .into_iter()
         .map(|(kind, times)| format!("{times} {kind}"))
         .collect();
-    let counters: Vec<String> =
-        report.counters.iter().map(|(name, times)| format!("{times} {name}")).collect();
+    let counters: Vec<String> = report
+        .counters
+        .iter()
+        .map(|(name, times)| format!("{times} {name}"))
+        .collect();
     format!(
         "seed {}: {}\n{}\n{} operations, {} view changes ({} with slots in flight), {} events in \
          {:.3} s of virtual time\nfaults: {}\ncounted: {}\ntrace {:016x}",
@@ -191,10 +200,17 @@ fn list<P: atlas_sim::SimProtocol>() {
     for scenario in scenarios::all() {
         println!("  {:<34} {}", scenario.name, scenario.about);
     }
-    println!("adversaries: {}", atlas_sim::adversary::all::<P>().join(", "));
+    println!(
+        "adversaries: {}",
+        atlas_sim::adversary::all::<P>().join(", ")
+    );
     println!("defects: {}", P::bugs().join(", "));
 }
 
 fn exit_code(good: bool) -> ExitCode {
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -92,7 +92,9 @@ impl Network {
 
     /// Gives all links this quality.
     pub fn set_quality(&mut self, quality: Quality) {
-        self.links.iter_mut().for_each(|link| link.quality = quality);
+        self.links
+            .iter_mut()
+            .for_each(|link| link.quality = quality);
     }
 
     /// Gives one link this quality.
@@ -144,7 +146,9 @@ impl Network {
             counts.count(FaultKind::Loss);
             return [None, None];
         }
-        let arrival = now.after(quality.delay_min).after(exponential(quality.delay_mean, rng));
+        let arrival = now
+            .after(quality.delay_min)
+            .after(exponential(quality.delay_mean, rng));
         let first = if quality.reorder > 0.0 && rng.chance(quality.reorder) {
             let held = arrival.after(exponential(quality.delay_mean * 8, rng));
             link.held_until = link.held_until.max(held);

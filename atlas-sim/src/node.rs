@@ -19,9 +19,7 @@ use atlas_common::rng::SeededRng;
 use atlas_common::{AgreedTime, NodeId, SeqNo, Time, View};
 use atlas_core::{Recipients, Timers};
 use atlas_persistent_log::SimStorage;
-use atlas_smr_core::core::{
-    CoreEffect, CoreInput, CoreStatus, CoreTimer, Moment, ReplicaCore,
-};
+use atlas_smr_core::core::{CoreEffect, CoreInput, CoreStatus, CoreTimer, Moment, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
 use disk::Disk;
 use execution::Job;
@@ -122,7 +120,9 @@ impl<P: SimProtocol> Node<P> {
 
     /// The last decision whose effects its application holds.
     pub(crate) fn executed(&self) -> SeqNo {
-        self.running.as_ref().map_or(SeqNo::ZERO, |running| running.machine.executed())
+        self.running
+            .as_ref()
+            .map_or(SeqNo::ZERO, |running| running.machine.executed())
     }
 
     /// Its application's state, by digest.
@@ -191,7 +191,9 @@ impl<P: SimProtocol> Node<P> {
         let mut effects = Vec::new();
         let mut next = Some(input);
         while let Some(input) = next {
-            let Some(running) = &mut self.running else { return };
+            let Some(running) = &mut self.running else {
+                return;
+            };
             let moment = Moment {
                 now: self.clock.local(shared.queue.now().since(running.started)),
                 wall: AgreedTime::from_unix_millis(
@@ -204,7 +206,10 @@ impl<P: SimProtocol> Node<P> {
                 self.carry_out(effect, shared);
             }
             self.watch_slots();
-            next = self.running.as_mut().and_then(|running| running.inputs.pop_front());
+            next = self
+                .running
+                .as_mut()
+                .and_then(|running| running.inputs.pop_front());
         }
         self.start_sync(shared);
         self.schedule_timer(shared);
@@ -212,7 +217,9 @@ impl<P: SimProtocol> Node<P> {
 
     /// Remembers how many slots were in flight when a view was left.
     fn watch_slots(&mut self) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         let status = running.core.protocol().status();
         if status.changing_view {
             running.left_with = running.left_with.max(running.in_flight);
@@ -271,19 +278,27 @@ impl<P: SimProtocol> Node<P> {
                 if self.is_correct() {
                     shared.count("evidence", 1);
                 }
-                shared.line(Name(self.id), format_args!("has evidence against n{culprit}"));
+                shared.line(
+                    Name(self.id),
+                    format_args!("has evidence against n{culprit}"),
+                );
             }
             CoreEffect::Halt(reason) => self.halt(&reason.to_string(), shared),
         }
     }
 
     fn on_leader(&mut self, view: View, leader: Option<NodeId>, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         let Some(leader) = leader else {
             shared.line(Name(self.id), format_args!("leaves for view {view}"));
             return;
         };
-        shared.line(Name(self.id), format_args!("is in view {view}, led by n{leader}"));
+        shared.line(
+            Name(self.id),
+            format_args!("is in view {view}, led by n{leader}"),
+        );
         shared.trace.mix(view.0);
         let in_flight = std::mem::take(&mut running.left_with);
         if self.adversary.is_none() && view > self.view {
@@ -305,8 +320,12 @@ impl<P: SimProtocol> Node<P> {
 
     /// Makes sure that an event comes when the next timer runs out.
     fn schedule_timer(&mut self, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
-        let Some(deadline) = running.timers.next_deadline() else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(deadline) = running.timers.next_deadline() else {
+            return;
+        };
         let at = running.started.after(self.clock.global(deadline));
         if at < running.wake {
             running.wake = at;
@@ -317,7 +336,9 @@ impl<P: SimProtocol> Node<P> {
 
     fn on_timer(&mut self, shared: &mut Shared<P>) {
         let now = shared.now();
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         if running.wake > now {
             // A later deadline replaced the one that this event was for, and has its own event.
             return;
@@ -334,7 +355,10 @@ impl<P: SimProtocol> Node<P> {
     }
 
     fn moment_of(&self, now: Time) -> Time {
-        let started = self.running.as_ref().map_or(Time::ZERO, |running| running.started);
+        let started = self
+            .running
+            .as_ref()
+            .map_or(Time::ZERO, |running| running.started);
         self.moment(started, now).now
     }
 }

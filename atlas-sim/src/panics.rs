@@ -46,6 +46,9 @@ mod tests {
     fn a_panic_becomes_a_message_with_its_place() {
         assert_eq!(super::catch(|| 5), Ok(5));
         let message = super::catch(|| panic!("seven")).unwrap_err();
-        assert!(message.contains("seven") && message.contains("panics.rs"), "{message}");
+        assert!(
+            message.contains("seven") && message.contains("panics.rs"),
+            "{message}"
+        );
     }
 }

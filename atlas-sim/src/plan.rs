@@ -288,7 +288,11 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, replicas, .. } = self;
-        write!(f, "{name}: {replicas} replicas, {} clients", self.clients.len())?;
+        write!(
+            f,
+            "{name}: {replicas} replicas, {} clients",
+            self.clients.len()
+        )?;
         if !self.bad_clients.is_empty() {
             write!(f, " and {} bad ones", self.bad_clients.len())?;
         }

@@ -50,7 +50,10 @@ impl Scenario {
 /// All scenarios.
 #[must_use]
 pub fn all() -> Vec<&'static Scenario> {
-    [leaders::ALL, votes::ALL, network::ALL, clients::ALL].into_iter().flatten().collect()
+    [leaders::ALL, votes::ALL, network::ALL, clients::ALL]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The scenario of this name.
@@ -77,5 +80,8 @@ fn changed_views(report: &Report, at_least: u64) -> Result<(), String> {
     if report.view_changes >= at_least {
         return Ok(());
     }
-    Err(format!("{} view changes instead of {at_least}", report.view_changes))
+    Err(format!(
+        "{} view changes instead of {at_least}",
+        report.view_changes
+    ))
 }

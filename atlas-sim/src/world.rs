@@ -89,7 +89,9 @@ impl<P: SimProtocol> World<P> {
         };
         plan.limits.validate().map_err(|error| error.to_string())?;
         let network = Network::new(ends, plan.quality, rng.fork());
-        let nodes = (0..plan.replicas).map(|i| node(&plan, i, &keys, rng.fork())).collect();
+        let nodes = (0..plan.replicas)
+            .map(|i| node(&plan, i, &keys, rng.fork()))
+            .collect();
         let mut clients = Vec::new();
         for (i, client) in plan.clients.iter().enumerate() {
             let signer = keys.signer(plan.client_end(i));
@@ -104,7 +106,10 @@ impl<P: SimProtocol> World<P> {
                 BadActor::new(i, *kind, known.clone(), signer, rng.fork())
             })
             .collect();
-        let addresses = clients.iter().map(Client::id).chain(bad.iter().map(BadActor::id));
+        let addresses = clients
+            .iter()
+            .map(Client::id)
+            .chain(bad.iter().map(BadActor::id));
         let oracles = Oracles {
             agreement: Agreement::new(plan.replicas),
             validity: Validity::default(),
@@ -175,7 +180,9 @@ impl<P: SimProtocol> World<P> {
             self.shared.queue.at(at, Event::Act { index });
         }
         for index in 0..self.bad.len() {
-            self.shared.queue.after(BAD_PAUSE, Event::Mischief { index });
+            self.shared
+                .queue
+                .after(BAD_PAUSE, Event::Mischief { index });
         }
         for client in 0..self.clients.len() {
             self.schedule_client(client);
@@ -278,7 +285,9 @@ impl<P: SimProtocol> World<P> {
         for (to, message) in sendings {
             self.send(client, id, to, message);
         }
-        self.shared.queue.after(BAD_PAUSE, Event::Mischief { index });
+        self.shared
+            .queue
+            .after(BAD_PAUSE, Event::Mischief { index });
     }
 
     fn measure(&mut self) {
@@ -309,7 +318,9 @@ impl<P: SimProtocol> World<P> {
     fn lagging(&self) -> Option<(NodeId, SeqNo)> {
         let highest = self.shared.oracles.agreement.highest();
         let mut correct = self.nodes.iter().filter(|node| node.is_correct());
-        correct.find(|node| node.executed() < highest).map(|node| (node.id, node.executed()))
+        correct
+            .find(|node| node.executed() < highest)
+            .map(|node| (node.id, node.executed()))
     }
 
     fn is_too_late(&self) -> bool {
@@ -328,7 +339,9 @@ impl<P: SimProtocol> World<P> {
     /// The oracles that look at a whole run.
     fn judge(&mut self) -> Verdict {
         let mut states = self.nodes.iter().filter(|node| node.is_correct());
-        let all = states.by_ref().filter_map(|node| Some((node.id, node.state_digest()?)));
+        let all = states
+            .by_ref()
+            .filter_map(|node| Some((node.id, node.state_digest()?)));
         let all: Vec<_> = all.collect();
         if let Some((first, one)) = all.first()
             && let Some((second, other)) = all.iter().find(|(_, digest)| digest != one)
@@ -346,7 +359,12 @@ impl<P: SimProtocol> World<P> {
             return Verdict::Diverged(violation);
         }
         let counts = &self.shared.counts;
-        let never = self.shared.plan.must_happen.iter().find(|kind| counts.get(**kind) == 0);
+        let never = self
+            .shared
+            .plan
+            .must_happen
+            .iter()
+            .find(|kind| counts.get(**kind) == 0);
         never.map_or(Verdict::Pass, |kind| Verdict::Idle(kind.name().to_owned()))
     }
 
@@ -355,7 +373,9 @@ impl<P: SimProtocol> World<P> {
             node.finish(&mut self.shared);
         }
         let unknown = self.clients.iter().map(Client::unknown).sum();
-        self.shared.counters.insert("calls of unknown outcome", unknown);
+        self.shared
+            .counters
+            .insert("calls of unknown outcome", unknown);
         self.shared.line("", format_args!("{verdict}"));
         let views = &self.shared.oracles.views;
         Report {
@@ -382,7 +402,9 @@ fn membership<P: SimProtocol>(plan: &Plan, keys: &Keys) -> Result<Membership, St
         role: Role::Voter,
     };
     let members = (0..plan.replicas).map(member).collect();
-    let genesis = DigestBuilder::new("atlas v1 sim cluster").number(plan.seed).finish();
+    let genesis = DigestBuilder::new("atlas v1 sim cluster")
+        .number(plan.seed)
+        .finish();
     let verifier: Arc<dyn Verifier> = keys.verifier();
     Membership::new(genesis, Epoch(0), P::FAULT_MODEL, members, verifier)
         .map_err(|error| error.to_string())
@@ -391,8 +413,14 @@ fn membership<P: SimProtocol>(plan: &Plan, keys: &Keys) -> Result<Membership, St
 fn node<P: SimProtocol>(plan: &Plan, index: usize, keys: &Keys, rng: SeededRng) -> Node<P> {
     let id = NodeId(index as u32);
     let mut under = plan.adversaries.iter();
-    let adversary = under.find(|(replica, _)| *replica == id).map(|(_, name)| *name);
-    let clock = plan.clocks.get(index).copied().unwrap_or(crate::plan::Clock::TRUE);
+    let adversary = under
+        .find(|(replica, _)| *replica == id)
+        .map(|(_, name)| *name);
+    let clock = plan
+        .clocks
+        .get(index)
+        .copied()
+        .unwrap_or(crate::plan::Clock::TRUE);
     let signer: Arc<dyn Signer> = keys.signer(index);
     Node::new(id, clock, adversary, signer, rng)
 }

@@ -269,10 +269,7 @@ fn prune(store: &CheckpointStore, certified: SeqNo) -> Result<(), CheckpointErro
     Ok(())
 }
 
-fn offer(
-    store: &CheckpointStore,
-    above: SeqNo,
-) -> Result<StateTransferMessage, CheckpointError> {
+fn offer(store: &CheckpointStore, above: SeqNo) -> Result<StateTransferMessage, CheckpointError> {
     for seq in store.list()?.into_iter().rev().filter(|seq| *seq > above) {
         if let Ok(Some(found)) = read_certified(store, seq) {
             let StoredCertificate {

@@ -40,7 +40,10 @@ impl Application for Counter {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cluster = LocalCluster::start(Counter, LocalClusterOptions::default()).await?;
-    println!("four replicas are up, their files in {}", cluster.dir().display());
+    println!(
+        "four replicas are up, their files in {}",
+        cluster.dir().display()
+    );
 
     let mut tasks = Vec::new();
     for _ in 0..50 {
@@ -56,7 +59,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         task.await??;
     }
 
-    let count = cluster.client().read(&Request::Get, Consistency::Linearizable).await?;
+    let count = cluster
+        .client()
+        .read(&Request::Get, Consistency::Linearizable)
+        .await?;
     println!("50 tasks added 1 twenty times each: the counter is at {count}");
     assert_eq!(count, 1000);
     cluster.shutdown().await;

@@ -25,10 +25,17 @@ impl OrderingProtocol for Solo {
     type Timer = ();
 
     fn recover(_: (), _: Arc<Membership>, found: Recovery<Self>) -> Result<Self, RecoverError> {
-        let decided = found.installed.map_or(SeqNo::ZERO, |checkpoint| checkpoint.seq());
+        let decided = found
+            .installed
+            .map_or(SeqNo::ZERO, |checkpoint| checkpoint.seq());
         let records = found.records.into_iter().map(|(_, record)| record);
         let replay = records.filter(|(seq, _)| *seq > decided).collect();
-        Ok(Self { me: found.me, decided, first_lsn: Lsn::ZERO, replay })
+        Ok(Self {
+            me: found.me,
+            decided,
+            first_lsn: Lsn::ZERO,
+            replay,
+        })
     }
 
     fn verify(_: &(), _: &Membership, _: NodeId, _: &()) -> Result<(), Reject> {
@@ -39,13 +46,7 @@ impl OrderingProtocol for Solo {
         Vec::new()
     }
 
-    fn verify_decision(
-        _: &(),
-        _: &Membership,
-        _: SeqNo,
-        _: &Digest,
-        _: &(),
-    ) -> Result<(), Reject> {
+    fn verify_decision(_: &(), _: &Membership, _: SeqNo, _: &Digest, _: &()) -> Result<(), Reject> {
         Ok(())
     }
 
@@ -79,7 +80,11 @@ impl OrderingProtocol for Solo {
 
     fn status(&self) -> ProtocolStatus {
         let leader = Some(self.me);
-        ProtocolStatus { leader, decided: self.decided, ..ProtocolStatus::default() }
+        ProtocolStatus {
+            leader,
+            decided: self.decided,
+            ..ProtocolStatus::default()
+        }
     }
 }
 
@@ -113,13 +118,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut protocols = ProtocolRegistry::default();
     protocols.register::<Solo>(|_settings| Ok(()));
     let (protocol, replicas) = ("solo".to_owned(), 1);
-    let options = LocalClusterOptions { protocol, protocols, replicas, ..Default::default() };
+    let options = LocalClusterOptions {
+        protocol,
+        protocols,
+        replicas,
+        ..Default::default()
+    };
     let mut cluster = LocalCluster::start(Sum, options).await?;
     assert_eq!(cluster.client().call(&40).await?, 40);
     cluster.stop(0).await;
     cluster.restart(0)?;
     assert_eq!(cluster.client().call(&2).await?, 42);
-    println!("40, a restart, and 2 more: {}", cluster.client().read(&0, Consistency::Stale).await?);
+    println!(
+        "40, a restart, and 2 more: {}",
+        cluster.client().read(&0, Consistency::Stale).await?
+    );
     cluster.shutdown().await;
     Ok(())
 }

@@ -76,16 +76,30 @@ async fn demonstrate() -> Result<(), Box<dyn std::error::Error>> {
     let put = |key: &str, value: &str| Request::Put(key.to_owned(), value.to_owned());
 
     assert_eq!(store.call(&put("fruit", "apple")).await?, None);
-    assert_eq!(store.call(&put("fruit", "pear")).await?, Some("apple".to_owned()));
+    assert_eq!(
+        store.call(&put("fruit", "pear")).await?,
+        Some("apple".to_owned())
+    );
     println!("fruit was an apple and is a pear");
 
     cluster.stop(0).await;
     println!("replica 0, the leader, is gone");
-    assert_eq!(store.call(&put("fruit", "plum")).await?, Some("pear".to_owned()));
-    let fruit = store.read(&Request::Get("fruit".into()), Consistency::Linearizable).await?;
-    println!("the other three go on: fruit is a {}", fruit.as_deref().unwrap_or("?"));
+    assert_eq!(
+        store.call(&put("fruit", "plum")).await?,
+        Some("pear".to_owned())
+    );
+    let fruit = store
+        .read(&Request::Get("fruit".into()), Consistency::Linearizable)
+        .await?;
+    println!(
+        "the other three go on: fruit is a {}",
+        fruit.as_deref().unwrap_or("?")
+    );
 
-    assert_eq!(store.call(&Request::Remove("fruit".into())).await?, Some("plum".to_owned()));
+    assert_eq!(
+        store.call(&Request::Remove("fruit".into())).await?,
+        Some("plum".to_owned())
+    );
     cluster.shutdown().await;
     Ok(())
 }

@@ -129,7 +129,9 @@ impl<P: SimProtocol> Adversary<P> for Garbage {
                     bomb.extend_from_slice(&(1u64 << 62).to_le_bytes());
                     bomb
                 }
-                1 => (0..power.rng.below(200)).map(|_| power.rng.next_u64() as u8).collect(),
+                1 => (0..power.rng.below(200))
+                    .map(|_| power.rng.next_u64() as u8)
+                    .collect(),
                 _ => {
                     let batch = SystemMessage::<P>::Body(Batch::null());
                     let mut bytes = atlas_common::wire::encode(&batch).unwrap_or_default();
@@ -206,7 +208,9 @@ impl<P: SimProtocol> Adversary<P> for BadCheckpoints {
             _ => id.state,
         };
         let seq = match power.rng.below(3) {
-            0 => id.seq.plus(power.limits.checkpoint_interval * power.rng.below(1000)),
+            0 => id
+                .seq
+                .plus(power.limits.checkpoint_interval * power.rng.below(1000)),
             1 => SeqNo(u64::MAX),
             _ => id.seq,
         };
@@ -352,7 +356,9 @@ impl<P: SimProtocol> Adversary<P> for ForgedReplies {
         match &mut message.reply {
             Reply::Results { results, first, .. } => {
                 let wrong = OperationResult::Ok(Bytes::from_static(b"a lie"));
-                results.iter_mut().for_each(|result| *result = wrong.clone());
+                results
+                    .iter_mut()
+                    .for_each(|result| *result = wrong.clone());
                 if power.rng.chance(0.2) {
                     *first = first.prev();
                 }

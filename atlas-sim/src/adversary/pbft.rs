@@ -23,7 +23,10 @@ impl SimProtocol for Pbft {
             setup.patience * BACK_OFF_MAX,
             Duration::from_millis(1000),
         );
-        plant(config.expect("plans hold settings that fit together"), setup.bug)
+        plant(
+            config.expect("plans hold settings that fit together"),
+            setup.bug,
+        )
     }
 
     fn describe(message: &Message) -> String {
@@ -110,7 +113,10 @@ fn describe(message: &Message) -> String {
     match message {
         Message::PrePrepare(proposal) => {
             let (batch, count) = (proposal.batch.digest(), proposal.batch.bundles().len());
-            format!("pre-prepare v{} #{} {batch:?} of {count}", proposal.view, proposal.seq)
+            format!(
+                "pre-prepare v{} #{} {batch:?} of {count}",
+                proposal.view, proposal.seq
+            )
         }
         Message::Vote(vote) => {
             let phase = match vote.phase {
@@ -127,11 +133,17 @@ fn describe(message: &Message) -> String {
                 .map(|p| format!("#{} v{} {:?}", p.seq, p.view, p.digest))
                 .collect();
             let (view, low) = (signed.change.view, signed.change.low());
-            format!("view change v{view} low #{low} prepared [{}]", prepared.join(", "))
+            format!(
+                "view change v{view} low #{low} prepared [{}]",
+                prepared.join(", ")
+            )
         }
         Message::NewView(new_view) => {
-            let from: Vec<String> =
-                new_view.changes.iter().map(|change| format!("n{}", change.from)).collect();
+            let from: Vec<String> = new_view
+                .changes
+                .iter()
+                .map(|change| format!("n{}", change.from))
+                .collect();
             format!("new view v{} by {}", new_view.view, from.join(" "))
         }
         Message::Committed { seq, proof } => {

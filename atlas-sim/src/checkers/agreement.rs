@@ -67,12 +67,7 @@ impl Agreement {
     ///
     /// # Errors
     /// When another was in a different one.
-    pub fn state(
-        &mut self,
-        replica: NodeId,
-        seq: SeqNo,
-        state: Digest,
-    ) -> Result<(), Violation> {
+    pub fn state(&mut self, replica: NodeId, seq: SeqNo, state: Digest) -> Result<(), Violation> {
         let (first, one) = *self.states.entry(seq).or_insert((replica, state));
         if one != state {
             return Err(Violation::State {

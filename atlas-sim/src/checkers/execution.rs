@@ -115,11 +115,19 @@ fn difference(one: &[Ran], other: &[Ran]) -> String {
     let at = at.unwrap_or(one.len().min(other.len()));
     let show = |ran: Option<&Ran>| match ran {
         Some(Ran { label, result }) => {
-            format!("client {}, operation {} → {result:x}", label.client, label.operation)
+            format!(
+                "client {}, operation {} → {result:x}",
+                label.client, label.operation
+            )
         }
         None => "nothing".to_owned(),
     };
-    format!("number {} is {} and {}", at + 1, show(one.get(at)), show(other.get(at)))
+    format!(
+        "number {} is {} and {}",
+        at + 1,
+        show(one.get(at)),
+        show(other.get(at))
+    )
 }
 
 #[cfg(test)]
@@ -145,6 +153,12 @@ mod tests {
         assert_eq!(execution.executed(a, SeqNo(3), vec![ran(2, 3, 0)]), Ok(()));
         let back = execution.executed(a, SeqNo(4), vec![ran(2, 2, 0)]);
         assert!(matches!(back, Err(Violation::SessionOrder { .. })));
-        assert_eq!(execution.place(Label { client: 1, operation: 2 }), Some(3));
+        assert_eq!(
+            execution.place(Label {
+                client: 1,
+                operation: 2
+            }),
+            Some(3)
+        );
     }
 }

@@ -146,7 +146,9 @@ impl History {
                     });
                 }
                 Linearizability::Undecided => {
-                    return Err(Violation::Undecided { key: key.to_string() });
+                    return Err(Violation::Undecided {
+                        key: key.to_string(),
+                    });
                 }
             }
         }
@@ -160,13 +162,23 @@ mod tests {
 
     #[test]
     fn a_lost_update_of_one_key_is_found_among_others() {
-        let label = |operation| Label { client: 1, operation };
+        let label = |operation| Label {
+            client: 1,
+            operation,
+        };
         let at = Time::from_millis;
         let mut history = History::default();
         let calls = [
             (1, Call::Put(1), Answer::Put { previous: false }),
             (2, Call::Put(2), Answer::Put { previous: false }),
-            (2, Call::Cas { expected: Some(2), new: 3 }, Answer::Swapped),
+            (
+                2,
+                Call::Cas {
+                    expected: Some(2),
+                    new: 3,
+                },
+                Answer::Swapped,
+            ),
             (1, Call::Delete, Answer::Deleted { existed: true }),
             (1, Call::Get, Answer::Value(None)),
         ];

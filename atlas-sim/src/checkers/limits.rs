@@ -18,7 +18,11 @@ pub fn check(replica: NodeId, status: &CoreStatus, limits: &Limits) -> Result<()
     // A view may begin from a checkpoint that this replica does not have yet, a window above its own.
     let windows = 2 * limits.window;
     let found = [
-        ("pool_bytes", status.pool_bytes as u64, limits.pool_bytes_max as u64),
+        (
+            "pool_bytes",
+            status.pool_bytes as u64,
+            limits.pool_bytes_max as u64,
+        ),
         ("outbox", status.outbox as u64, outbox_max),
         ("slots in flight", status.protocol.in_flight as u64, windows),
     ];

@@ -120,7 +120,10 @@ impl<'a, S: Sequential> Search<'a, S> {
             level.next += 1;
             let (after, answer) = S::apply(&level.before, &self.operations[candidate].call);
             let returned = &self.operations[candidate].returned;
-            if returned.as_ref().is_some_and(|(expected, _)| *expected != answer) {
+            if returned
+                .as_ref()
+                .is_some_and(|(expected, _)| *expected != answer)
+            {
                 continue;
             }
             self.take(candidate);
@@ -265,7 +268,11 @@ mod tests {
                 }
             }
             rng.shuffle(&mut history);
-            assert_eq!(verdict(&history), Linearizability::Linearizable, "seed {seed}");
+            assert_eq!(
+                verdict(&history),
+                Linearizability::Linearizable,
+                "seed {seed}"
+            );
             if let Some(wrong) = history.iter_mut().find(|op| matches!(op.call, Call::Read)) {
                 wrong.returned.as_mut().unwrap().0 = Some(1000);
                 assert_eq!(verdict(&history), Linearizability::Violated, "seed {seed}");

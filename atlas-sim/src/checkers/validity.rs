@@ -23,7 +23,10 @@ impl Validity {
     /// When a bundle in it was sent by nobody.
     pub fn decided(&self, seq: SeqNo, batch: &Batch) -> Result<(), Violation> {
         let digests = batch.bundles().iter().map(|bundle| Digest::of(bundle));
-        match digests.into_iter().find(|digest| !self.sent.contains(digest)) {
+        match digests
+            .into_iter()
+            .find(|digest| !self.sent.contains(digest))
+        {
             Some(bundle) => Err(Violation::Validity { seq, bundle }),
             None => Ok(()),
         }

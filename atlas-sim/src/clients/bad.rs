@@ -103,7 +103,9 @@ impl BadActor {
     }
 
     fn open(&self) -> Bytes {
-        RequestBundle::open(self.id(), &self.known.genesis, &*self.signer).raw().clone()
+        RequestBundle::open(self.id(), &self.known.genesis, &*self.signer)
+            .raw()
+            .clone()
     }
 
     /// A bundle of `count` operations; the same numbers with another payload each time.
@@ -118,7 +120,9 @@ impl BadActor {
             };
             app::encode(label, KEY + self.number as u64, Call::Put(self.variant))
         };
-        let operations: Vec<Bytes> = (0..count).map(|i| operation(first.saturating_add(i))).collect();
+        let operations: Vec<Bytes> = (0..count)
+            .map(|i| operation(first.saturating_add(i)))
+            .collect();
         let bundle = RequestBundle::new(
             self.id(),
             session,
@@ -184,7 +188,9 @@ impl BadActor {
     fn garbage(&mut self, counts: &mut FaultCounts) -> Vec<(NodeId, ClientMessage)> {
         counts.count(FaultKind::ClientGarbage);
         let raw = match self.rng.below(5) {
-            0 => (0..self.rng.below(300)).map(|_| self.rng.next_u64() as u8).collect(),
+            0 => (0..self.rng.below(300))
+                .map(|_| self.rng.next_u64() as u8)
+                .collect(),
             1 => {
                 let mut bomb = vec![253];
                 bomb.extend_from_slice(&(1u64 << 62).to_le_bytes());
@@ -200,7 +206,9 @@ impl BadActor {
                     instance: 0,
                     ..self.id()
                 };
-                RequestBundle::open(stranger, &self.known.genesis, &*self.signer).raw().clone()
+                RequestBundle::open(stranger, &self.known.genesis, &*self.signer)
+                    .raw()
+                    .clone()
             }
             _ => {
                 let session = self.session.unwrap_or_default();

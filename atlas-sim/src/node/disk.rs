@@ -42,10 +42,18 @@ const DECISIONS_BYTES_MAX: usize = 64 << 10;
 
 impl<P: SimProtocol> Node<P> {
     pub(super) fn append(&mut self, lsn: Lsn, record: &P::Record, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         let result = wire::encode(record)
             .map_err(|error| error.to_string())
-            .and_then(|bytes| running.disk.log.append(lsn, &bytes).map_err(|e| e.to_string()));
+            .and_then(|bytes| {
+                running
+                    .disk
+                    .log
+                    .append(lsn, &bytes)
+                    .map_err(|e| e.to_string())
+            });
         running.disk.dirty = true;
         if let Err(error) = result {
             self.halt(&format!("the log failed: {error}"), shared);
@@ -53,7 +61,9 @@ impl<P: SimProtocol> Node<P> {
     }
 
     pub(super) fn compact(&mut self, below: Lsn, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         if let Err(error) = running.disk.log.truncate_below(below) {
             self.halt(&format!("the log failed: {error}"), shared);
         }
@@ -66,7 +76,9 @@ impl<P: SimProtocol> Node<P> {
 
     /// Begins to sync what was appended, unless a sync is under way.
     pub(super) fn start_sync(&mut self, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         let disk = &mut running.disk;
         if disk.dirty && !disk.syncing {
             disk.syncing = true;
@@ -78,7 +90,9 @@ impl<P: SimProtocol> Node<P> {
     }
 
     pub(super) fn on_synced(&mut self, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         running.disk.syncing = false;
         // What was appended meanwhile is written with the rest, as a file system would.
         running.disk.dirty = false;
@@ -105,7 +119,9 @@ impl<P: SimProtocol> Node<P> {
     }
 
     pub(super) fn store_later(&mut self, job: StoreJob, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         running.disk.work.push_back(job);
         if running.disk.work.len() == 1 {
             self.schedule_store(shared);
@@ -120,15 +136,25 @@ impl<P: SimProtocol> Node<P> {
 
     /// The checkpoint store does the first piece of its work.
     pub(super) fn on_stored(&mut self, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
-        let Some(job) = running.disk.work.pop_front() else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(job) = running.disk.work.pop_front() else {
+            return;
+        };
         match store::carry_out(&running.disk.store, job) {
             Ok(event) => {
-                event.into_iter().for_each(|event| self.stored(event, shared));
+                event
+                    .into_iter()
+                    .for_each(|event| self.stored(event, shared));
             }
             Err(error) => self.halt(&format!("the checkpoint store failed: {error}"), shared),
         }
-        if self.running.as_ref().is_some_and(|running| !running.disk.work.is_empty()) {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.disk.work.is_empty())
+        {
             self.schedule_store(shared);
         }
     }
@@ -175,7 +201,9 @@ impl<P: SimProtocol> Node<P> {
 
     /// The replica goes down; its disk keeps what the kind of crash leaves. False when it was down.
     pub(crate) fn crash(&mut self, kind: CrashKind, shared: &mut Shared<P>) -> bool {
-        let Some(mut running) = self.running.take() else { return false };
+        let Some(mut running) = self.running.take() else {
+            return false;
+        };
         self.gather_counters(&running, shared);
         self.life += 1;
         self.paused = None;
@@ -185,8 +213,7 @@ impl<P: SimProtocol> Node<P> {
             // Whatever was on its way is cut off somewhere.
             let committed = running.disk.log.commit().is_ok();
             let job = running.disk.work.pop_front();
-            let stored =
-                job.is_none_or(|job| store::carry_out(&running.disk.store, job).is_ok());
+            let stored = job.is_none_or(|job| store::carry_out(&running.disk.store, job).is_ok());
             if !committed || !stored {
                 shared.counts.count(FaultKind::TornWrite);
             }
@@ -275,7 +302,8 @@ impl<P: SimProtocol> Node<P> {
             bug,
         });
         let bundles = BundleChecker::new(&membership, limits, ClientAdmission::Any);
-        let checker = MessageChecker::new(config.clone(), Arc::clone(&membership), Arc::new(bundles));
+        let checker =
+            MessageChecker::new(config.clone(), Arc::clone(&membership), Arc::new(bundles));
         let core_config = CoreConfig {
             membership,
             limits: limits.clone(),
@@ -290,7 +318,8 @@ impl<P: SimProtocol> Node<P> {
             installed,
             records: opened.records,
         };
-        let core = ReplicaCore::recover(core_config, config, recovery).map_err(|e| e.to_string())?;
+        let core =
+            ReplicaCore::recover(core_config, config, recovery).map_err(|e| e.to_string())?;
         let sessions = machine.sessions();
         let running = Running {
             started: shared.now(),

@@ -27,7 +27,10 @@ pub(super) enum Job {
         last: OpNumber,
     },
     /// Say that a session is closed.
-    Expired { client: ClientId, session: SessionId },
+    Expired {
+        client: ClientId,
+        session: SessionId,
+    },
     /// Take this state over.
     Install(Box<FetchedState>),
 }
@@ -43,7 +46,10 @@ impl<P: SimProtocol> Node<P> {
             let line = format_args!("decides #{seq} {:?} of {count}", batch.digest());
             shared.line(Name(self.id), line);
             if self.is_correct() {
-                let first = shared.oracles.agreement.decided(self.id, seq, batch.digest());
+                let first = shared
+                    .oracles
+                    .agreement
+                    .decided(self.id, seq, batch.digest());
                 if shared.note(first) == Some(true) {
                     let valid = shared.oracles.validity.decided(seq, batch);
                     shared.note(valid);
@@ -54,7 +60,9 @@ impl<P: SimProtocol> Node<P> {
     }
 
     pub(super) fn enqueue(&mut self, job: Job, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         running.jobs.push_back(job);
         if running.jobs.len() == 1 {
             self.schedule_execution(shared);
@@ -69,15 +77,17 @@ impl<P: SimProtocol> Node<P> {
 
     /// The executor does the first piece of its work.
     pub(super) fn on_executed(&mut self, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
-        let Some(job) = running.jobs.pop_front() else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(job) = running.jobs.pop_front() else {
+            return;
+        };
         match job {
-            Job::Execute(decisions) => {
-                match running.machine.execute(&decisions) {
-                    Ok(executed) => self.after_execution(executed, shared),
-                    Err(reason) => self.halt(&reason, shared),
-                }
-            }
+            Job::Execute(decisions) => match running.machine.execute(&decisions) {
+                Ok(executed) => self.after_execution(executed, shared),
+                Err(reason) => self.halt(&reason, shared),
+            },
             Job::Retransmit {
                 client,
                 session,
@@ -105,7 +115,11 @@ impl<P: SimProtocol> Node<P> {
                 self.store_later(job, shared);
             }
         }
-        if self.running.as_ref().is_some_and(|running| !running.jobs.is_empty()) {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.jobs.is_empty())
+        {
             self.schedule_execution(shared);
         }
     }
@@ -141,13 +155,24 @@ impl<P: SimProtocol> Node<P> {
 
     /// A state from peers is on the disk: the application takes it over.
     pub(super) fn install(&mut self, installed: Installed, image: &Image, shared: &mut Shared<P>) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         let seq = installed.seq();
-        if let Err(reason) = running.machine.install(&image.id, &image.manifest, &image.chunks) {
-            shared.line(Name(self.id), format_args!("cannot install state {seq}: {reason}"));
+        if let Err(reason) = running
+            .machine
+            .install(&image.id, &image.manifest, &image.chunks)
+        {
+            shared.line(
+                Name(self.id),
+                format_args!("cannot install state {seq}: {reason}"),
+            );
             return self.input(CoreInput::InstallFailed(seq), shared);
         }
-        shared.line(Name(self.id), format_args!("installs the state of decision {seq}"));
+        shared.line(
+            Name(self.id),
+            format_args!("installs the state of decision {seq}"),
+        );
         let sessions = running.machine.sessions();
         if self.is_correct() {
             shared.oracles.agreement.starts_from(self.id, seq);

@@ -16,7 +16,9 @@ impl<P: SimProtocol> Node<P> {
     pub(super) fn broadcast(&mut self, message: SystemMessage<P>, shared: &mut Shared<P>) {
         self.say(format_args!("all"), &message, shared);
         let me = self.id;
-        let others = (0..shared.plan.replicas as u32).map(NodeId).filter(|to| *to != me);
+        let others = (0..shared.plan.replicas as u32)
+            .map(NodeId)
+            .filter(|to| *to != me);
         for to in others {
             self.send_one(to, message.clone(), shared);
         }
@@ -30,7 +32,7 @@ impl<P: SimProtocol> Node<P> {
     fn say(&self, to: std::fmt::Arguments<'_>, message: &SystemMessage<P>, shared: &mut Shared<P>) {
         if shared.trace.is_readable() {
             let what = describe(message);
-            shared.line(Name(self.id), format_args!("→ {to:<4} {what}"));
+            shared.line(Name(self.id), format_args!("→ {to} {what}"));
         }
     }
 
@@ -38,7 +40,9 @@ impl<P: SimProtocol> Node<P> {
         if self.adversary.is_none() {
             self.transmit(to, Packet::Message(message), shared);
         } else {
-            self.with_adversary(shared, |adversary, power| adversary.on_send(to, message, power));
+            self.with_adversary(shared, |adversary, power| {
+                adversary.on_send(to, message, power)
+            });
         }
     }
 
@@ -73,7 +77,9 @@ impl<P: SimProtocol> Node<P> {
             } else {
                 // Held back here, then sent; a link's own delay is small against it.
                 let (from, packet) = (self.id, Box::new(packet));
-                shared.queue.after(delay, Event::Packet { from, to, packet });
+                shared
+                    .queue
+                    .after(delay, Event::Packet { from, to, packet });
             }
         }
         Some(result)
@@ -106,8 +112,9 @@ impl<P: SimProtocol> Node<P> {
             },
         };
         shared.trace.mix_name(message.kind());
-        let passes = self
-            .with_adversary(shared, |adversary, power| adversary.on_receive(from, &message, power));
+        let passes = self.with_adversary(shared, |adversary, power| {
+            adversary.on_receive(from, &message, power)
+        });
         if passes == Some(false) {
             return;
         }
@@ -115,7 +122,10 @@ impl<P: SimProtocol> Node<P> {
         match running.checker.check(from, message) {
             Ok(message) => self.input(CoreInput::Peer { from, message }, shared),
             Err(reason) => {
-                shared.line(Name(self.id), format_args!("refuses a message of n{from}: {reason}"));
+                shared.line(
+                    Name(self.id),
+                    format_args!("refuses a message of n{from}: {reason}"),
+                );
                 self.reject(reason, shared);
             }
         }
@@ -133,10 +143,13 @@ impl<P: SimProtocol> Node<P> {
             shared.counts.count(FaultKind::Down);
             return;
         }
-        let ClientMessage::Bundle(raw) = message else { return };
+        let ClientMessage::Bundle(raw) = message else {
+            return;
+        };
         shared.trace.mix(client as u64);
-        let passes = self
-            .with_adversary(shared, |adversary, power| adversary.on_request(client, &raw, power));
+        let passes = self.with_adversary(shared, |adversary, power| {
+            adversary.on_request(client, &raw, power)
+        });
         if passes == Some(false) {
             return;
         }
@@ -157,7 +170,9 @@ impl<P: SimProtocol> Node<P> {
     /// Answers a client.
     pub(super) fn reply(&mut self, to: ClientId, reply: Reply, shared: &mut Shared<P>) {
         let Some(running) = &self.running else { return };
-        let Some(&client) = shared.clients.get(&to) else { return };
+        let Some(&client) = shared.clients.get(&to) else {
+            return;
+        };
         let (view, leader) = running.core.leader();
         let mut message = ReplyMessage {
             hint: LeaderHint { view, leader },
@@ -165,16 +180,20 @@ impl<P: SimProtocol> Node<P> {
         };
         if self.adversary.is_some() {
             let changed = self
-                .with_adversary(shared, |adversary, power| adversary.on_reply(message, power))
+                .with_adversary(shared, |adversary, power| {
+                    adversary.on_reply(message, power)
+                })
                 .flatten();
             let Some(changed) = changed else { return };
             message = changed;
         }
         let from = self.id;
-        shared.transmit(from.index(), shared.plan.client_end(client), || Event::Reply {
-            client,
-            from,
-            reply: message.clone(),
+        shared.transmit(from.index(), shared.plan.client_end(client), || {
+            Event::Reply {
+                client,
+                from,
+                reply: message.clone(),
+            }
         });
     }
 
@@ -183,9 +202,10 @@ impl<P: SimProtocol> Node<P> {
         if self.running.is_some() {
             self.with_adversary(shared, |adversary, power| adversary.on_tick(power));
         }
-        shared.queue.after(adversary::TICK, Event::Tick { node: self.id });
+        shared
+            .queue
+            .after(adversary::TICK, Event::Tick { node: self.id });
     }
-
 }
 
 fn encode<P: SimProtocol>(message: &SystemMessage<P>) -> Packet<P> {

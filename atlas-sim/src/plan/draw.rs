@@ -116,7 +116,11 @@ impl Plan {
                 timeout,
             })
             .collect();
-        let kinds = [BadClient::Equivocates, BadClient::Disorderly, BadClient::Garbage];
+        let kinds = [
+            BadClient::Equivocates,
+            BadClient::Disorderly,
+            BadClient::Garbage,
+        ];
         if rng.chance(0.3) {
             for _ in 0..rng.between(1, 2) {
                 self.bad_clients.extend(rng.pick(&kinds));
@@ -128,7 +132,8 @@ impl Plan {
         if rng.chance(0.7) {
             let quality = self.draw_quality(rng);
             let from = rng.below(end / 2);
-            self.schedule.push((Time::from_millis(from), Action::Quality(quality)));
+            self.schedule
+                .push((Time::from_millis(from), Action::Quality(quality)));
         }
         for _ in 0..rng.between(1, 5) {
             let from = rng.between(100, end - 400);
@@ -139,7 +144,13 @@ impl Plan {
     }
 
     fn draw_quality(&self, rng: &mut SeededRng) -> Quality {
-        let mut up_to = |most: f64| if rng.chance(0.5) { most * rng.below(1000) as f64 / 1000.0 } else { 0.0 };
+        let mut up_to = |most: f64| {
+            if rng.chance(0.5) {
+                most * rng.below(1000) as f64 / 1000.0
+            } else {
+                0.0
+            }
+        };
         Quality {
             loss: up_to(0.2),
             duplicate: up_to(0.2),
@@ -159,7 +170,12 @@ impl Plan {
         } else {
             Target::Replica(NodeId(rng.below(n as u64) as u32))
         };
-        let kinds = [CrashKind::PowerCut, CrashKind::DuringWrite, CrashKind::LosingAll, CrashKind::Kill];
+        let kinds = [
+            CrashKind::PowerCut,
+            CrashKind::DuringWrite,
+            CrashKind::LosingAll,
+            CrashKind::Kill,
+        ];
         let kind = rng.pick(&kinds).copied().unwrap_or(CrashKind::PowerCut);
         match rng.below(11) {
             0 | 1 => {
@@ -178,7 +194,13 @@ impl Plan {
             }
             5 => {
                 let still_hears = rng.chance(0.5);
-                add(from, Action::Isolate { target, still_hears });
+                add(
+                    from,
+                    Action::Isolate {
+                        target,
+                        still_hears,
+                    },
+                );
                 add(until, Action::Mend);
             }
             6 => {

@@ -16,9 +16,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "row-29-client-equivocates",
         about: "different payloads under one number: the order picks one, the same everywhere",
-        plan: |seed| {
-            with_bad_clients(seed, BadClient::Equivocates, FaultKind::ClientEquivocation)
-        },
+        plan: |seed| with_bad_clients(seed, BadClient::Equivocates, FaultKind::ClientEquivocation),
         shows: nothing,
     },
     Scenario {

@@ -35,7 +35,10 @@ fn behind(seed: u64, adversary: Option<&'static str>) -> Plan {
         limits: Plan::small_limits(8),
         ..calm(7, seed, &[FaultKind::Crash, FaultKind::Restart])
     };
-    let plan = plan.at(100, away).at(1100, Action::RestartAll).heal_at(1200);
+    let plan = plan
+        .at(100, away)
+        .at(1100, Action::RestartAll)
+        .heal_at(1200);
     match adversary {
         Some(name) => plan.adversary(5, name).adversary(6, name),
         None => plan,
@@ -60,7 +63,10 @@ pub(super) const ALL: &[Scenario] = &[
             let mut plan = calm(4, seed, &[FaultKind::Crash, FaultKind::Restart]);
             for i in 0..3 {
                 plan = plan
-                    .at(200 + i * 1000, Action::Crash(Target::Leader, CrashKind::PowerCut))
+                    .at(
+                        200 + i * 1000,
+                        Action::Crash(Target::Leader, CrashKind::PowerCut),
+                    )
                     .at(900 + i * 1000, Action::RestartAll);
             }
             plan.heal_at(3200)

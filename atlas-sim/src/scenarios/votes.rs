@@ -43,9 +43,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "row-11-mixed-certificates",
         about: "certificates that mix views, or with votes of non-members: refused",
-        plan: |seed| {
-            calm(4, seed, &[FaultKind::FakeCertificate]).adversary(3, "fake-certificates")
-        },
+        plan: |seed| calm(4, seed, &[FaultKind::FakeCertificate]).adversary(3, "fake-certificates"),
         shows: |report| counted(report, &["not_a_member", "bad_certificate"]),
     },
     Scenario {

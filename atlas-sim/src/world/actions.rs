@@ -107,7 +107,9 @@ impl<P: SimProtocol> World<P> {
                     let count = leaders().filter(|other| *other == (view, leader)).count();
                     votes.insert((count, view, leader), ());
                 }
-                votes.pop_last().map_or(NodeId(0), |((_, _, leader), ())| leader)
+                votes
+                    .pop_last()
+                    .map_or(NodeId(0), |((_, _, leader), ())| leader)
             }
         };
         leader.index()

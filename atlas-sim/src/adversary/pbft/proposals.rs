@@ -152,7 +152,9 @@ impl Adversary<Pbft> for Bad {
         // A time far ahead of everybody's clock.
         let (view, leader) = power.leader;
         if leader == Some(power.me) && power.rng.chance(0.1) {
-            let ahead = power.wall.after(Duration::from_millis(power.limits.clock_skew_ms_max * 2));
+            let ahead = power
+                .wall
+                .after(Duration::from_millis(power.limits.clock_skew_ms_max * 2));
             let batch = Batch::new(ahead, &[Bytes::from_static(b"from the future")]);
             let proposal = propose(view, SeqNo(power.rng.between(1, 100)), batch, power);
             for to in power.others() {
@@ -176,8 +178,12 @@ impl Adversary<Pbft> for Oversized {
                 let bundles = proposal.batch.bundles();
                 let bytes = bundles.iter().map(Bytes::len).sum::<usize>().max(1);
                 let times = power.limits.batch_bytes_max / bytes + 2;
-                let many: Vec<Bytes> =
-                    bundles.iter().cycle().take(bundles.len() * times).cloned().collect();
+                let many: Vec<Bytes> = bundles
+                    .iter()
+                    .cycle()
+                    .take(bundles.len() * times)
+                    .cloned()
+                    .collect();
                 let batch = Batch::new(proposal.batch.time(), &many);
                 Some(propose(proposal.view, proposal.seq, batch, power))
             }

@@ -49,7 +49,9 @@ impl FakeCertificates {
         let own = power.signer.sign(&Digest::of(b"something"));
         match power.rng.below(4) {
             0 => vec![(power.me, own); quorum],
-            1 => (0..quorum as u32).map(|i| (NodeId(i + 1000), own)).collect(),
+            1 => (0..quorum as u32)
+                .map(|i| (NodeId(i + 1000), own))
+                .collect(),
             2 => (0..quorum as u32).map(|i| (NodeId(i), own)).collect(),
             // True votes, of whatever views and slots they were.
             _ => {
@@ -105,7 +107,10 @@ impl Adversary<Pbft> for FakeCertificates {
                 votes: votes.clone(),
             });
             if let Some(certificate) = &stable {
-                power.send(to, SystemMessage::CheckpointCertificate(certificate.clone()));
+                power.send(
+                    to,
+                    SystemMessage::CheckpointCertificate(certificate.clone()),
+                );
             }
             let content = ViewChange {
                 view: view.next(),

@@ -95,7 +95,11 @@ impl Adversary<Pbft> for FarFuture {
             let n = power.membership.quorums().n() as u64;
             let vote = Vote {
                 phase: Phase::Prepare,
-                view: if power.rng.chance(0.5) { view } else { View(jump) },
+                view: if power.rng.chance(0.5) {
+                    view
+                } else {
+                    View(jump)
+                },
                 seq,
                 digest: Digest::of(&seq.0.to_le_bytes()),
                 signature: Signature([0; 64]),
