@@ -20,7 +20,7 @@ pub mod verdict;
 mod world;
 
 pub use campaign::Summary;
-pub use plan::Plan;
+pub use plan::{Choices, Plan};
 pub use protocol::{Setup, SimProtocol};
 pub use verdict::{Report, Verdict};
 pub use world::run;

@@ -1,8 +1,7 @@
 //! `atlas-sim`: replays one seed, or runs a campaign of many.
 
 use anyhow::{Context, bail};
-use atlas_sim::plan::Choices;
-use atlas_sim::{Plan, Report, Summary, campaign, scenarios};
+use atlas_sim::{Choices, Plan, Report, Summary, campaign, scenarios};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
@@ -23,7 +22,7 @@ struct Arguments {
     #[arg(long, value_parser = range, required_unless_present_any = ["seed", "list"])]
     seeds: Option<Range<u64>>,
     /// A scenario instead of a random plan; --list names them.
-    #[arg(long, conflicts_with_all = ["replicas", "bug"])]
+    #[arg(long, conflicts_with = "replicas")]
     scenario: Option<String>,
     /// The number of replicas, instead of a random one.
     #[arg(long)]
@@ -136,7 +135,7 @@ impl Plans {
 
     fn run<P: atlas_sim::SimProtocol>(&self, seed: u64, transcript: bool) -> Report {
         if let Some(scenario) = self.scenario {
-            return scenario.run::<P>(seed, transcript);
+            return scenario.run_with::<P>(seed, self.bug, transcript);
         }
         let choices = Choices {
             model: P::FAULT_MODEL,

@@ -37,7 +37,22 @@ impl Scenario {
     /// Runs it; the verdict also says whether what it is about was seen.
     #[must_use]
     pub fn run<P: SimProtocol>(&self, seed: u64, transcript: bool) -> Report {
-        let mut report = crate::run::<P>(&self.plan(seed), transcript);
+        self.run_with::<P>(seed, None, transcript)
+    }
+
+    /// Runs it with a deliberate defect in every correct replica.
+    #[must_use]
+    pub fn run_with<P: SimProtocol>(
+        &self,
+        seed: u64,
+        bug: Option<&'static str>,
+        transcript: bool,
+    ) -> Report {
+        let plan = Plan {
+            bug,
+            ..self.plan(seed)
+        };
+        let mut report = crate::run::<P>(&plan, transcript);
         if report.verdict.is_pass()
             && let Err(missing) = (self.shows)(&report)
         {

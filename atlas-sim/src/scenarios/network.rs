@@ -5,6 +5,8 @@ use crate::faults::FaultKind;
 use crate::network::Quality;
 use crate::plan::{Action, CrashKind, Plan, Target};
 use atlas_common::NodeId;
+use atlas_common::rng::SeededRng;
+use std::time::Duration;
 
 fn calm(replicas: usize, seed: u64, must_happen: &[FaultKind]) -> Plan {
     Plan {
@@ -43,6 +45,58 @@ fn behind(seed: u64, adversary: Option<&'static str>) -> Plan {
         Some(name) => plan.adversary(5, name).adversary(6, name),
         None => plan,
     }
+}
+
+/// One replica's disk is fast, the others' are slow; again and again all lose their power, and the
+/// fast one is the last to come back. What it has decided must be on the disks of the others.
+fn power_cuts(seed: u64) -> Plan {
+    let mut rng = SeededRng::new(seed);
+    let mut plan = calm(4, seed, &[FaultKind::Crash, FaultKind::SlowDisk]);
+    plan.sync = (Duration::from_micros(50), Duration::from_micros(100));
+    let fast = rng.below(4) as u32;
+    for replica in (0..4).filter(|replica| *replica != fast) {
+        plan = plan.at(0, Action::SlowDisk(NodeId(replica), 200));
+    }
+    for i in 0..8 {
+        let at = 100 + i * 400 + rng.below(150);
+        let alone = Action::Crash(Target::Replica(NodeId(fast)), CrashKind::Kill);
+        plan = plan
+            .at(at, alone)
+            .at(at, Action::CrashAll(CrashKind::DuringWrite));
+        for replica in (0..4).filter(|replica| *replica != fast) {
+            plan = plan.at(at + 20, Action::Restart(NodeId(replica)));
+        }
+        plan = plan
+            .at(at + 20, Action::Suspect)
+            .at(at + 220, Action::RestartAll);
+    }
+    plan.heal_at(3600)
+}
+
+/// Links come and go while views change, so that slots are prepared here and there, in one view after
+/// the other.
+fn flapping(seed: u64) -> Plan {
+    let mut rng = SeededRng::new(seed);
+    let mut plan = calm(4, seed, &[FaultKind::Partition, FaultKind::Suspicion]);
+    // Slow enough for a slot to be caught between its phases.
+    plan.quality.delay_mean = Duration::from_millis(rng.between(1, 10));
+    let mut at = 100;
+    while at < 3500 {
+        let mut cuts = Vec::new();
+        for from in 0..4 {
+            cuts.extend(
+                (0..4)
+                    .filter(|to| *to != from && rng.chance(0.35))
+                    .map(|to| (from, to)),
+            );
+        }
+        plan = plan.at(at, Action::Mend).at(at, Action::Cut(cuts));
+        if rng.chance(0.5) {
+            plan = plan.at(at + rng.below(40), Action::Suspect);
+        }
+        at += rng.between(10, 100);
+    }
+    plan.heal_at(3500)
 }
 
 pub(super) const ALL: &[Scenario] = &[
@@ -85,6 +139,18 @@ pub(super) const ALL: &[Scenario] = &[
                 .heal_at(900)
         },
         shows: nothing,
+    },
+    Scenario {
+        name: "votes-and-power-cuts",
+        about: "power is cut with votes on their way to slow disks: no decision is forgotten",
+        plan: power_cuts,
+        shows: nothing,
+    },
+    Scenario {
+        name: "flapping-links",
+        about: "links come and go while views change: the newest certificate of a slot counts",
+        plan: flapping,
+        shows: |report| changed_views(report, 1),
     },
     Scenario {
         name: "left-behind",
