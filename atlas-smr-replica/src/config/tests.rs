@@ -208,7 +208,7 @@ fn wrong_values_are_named_with_their_place() {
     );
     is(
         &(cluster_text() + "[limits]\nwindow = 300\n"),
-        "c.toml:22:10: `limits.window` is 300; expected at least 2048, which follows from \
+        "c.toml:22:10: `limits.window` is 300; expected at least 1024, which follows from \
          limits.checkpoint_interval",
     );
     is(
