@@ -77,7 +77,7 @@ impl Client {
             call_timeout: plan.timeout.unwrap_or(Duration::from_secs(1 << 20)),
             retransmit_initial: Duration::from_millis(200),
             retransmit_min: Duration::from_millis(100),
-            retransmit_max: Duration::from_millis(1500),
+            retransmit_max: Duration::from_millis(1000),
             ..CoreConfig::new(known.genesis, known.quorums, number as u64)
         };
         let first = exponential(Duration::from_millis(30), &mut rng);
@@ -106,6 +106,12 @@ impl Client {
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.answered >= self.plan.operations
+    }
+
+    /// How many of its calls have come to an end.
+    #[must_use]
+    pub const fn ended(&self) -> u64 {
+        self.answered + self.unknown
     }
 
     /// How many answers it has.

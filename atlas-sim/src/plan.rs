@@ -233,7 +233,9 @@ impl Plan {
             in_flight_max: 8,
             sessions_max: 32,
             session_replies_max: 64,
-            pool_bytes_max: 64 << 10,
+            // An eighth of a quarter of it is what one client's bundles may wait in that came out of
+            // order.
+            pool_bytes_max: 512 << 10,
             chunk_bytes: 1024,
             clock_skew_ms_max: 60_000,
         }

@@ -24,6 +24,7 @@ use atlas_common::digest::DigestBuilder;
 use atlas_common::rng::SeededRng;
 use atlas_common::{ClientId, Epoch, NodeId, SeqNo, Time};
 use atlas_core::{Member, Membership, Role};
+use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::ClientMessage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -211,8 +212,14 @@ impl<P: SimProtocol> World<P> {
                 let mut out = Vec::new();
                 if let Some(correct) = self.clients.get_mut(client) {
                     let history = &mut self.shared.oracles.history;
+                    let before = correct.ended();
                     let result = correct.on_reply(now, from, reply, history, &mut out);
+                    let ended = correct.ended() - before;
                     self.shared.note(result);
+                    if ended > 0 {
+                        let line = format_args!("has {ended} answers");
+                        self.shared.line(format!("c{client}"), line);
+                    }
                     self.send_all(client, out);
                     self.schedule_client(client);
                 } else if let Some(bad) = self.bad.get_mut(client - self.clients.len()) {
@@ -233,8 +240,14 @@ impl<P: SimProtocol> World<P> {
         self.wakes[client] = Time::NEVER;
         let mut out = Vec::new();
         let history = &mut self.shared.oracles.history;
+        let before = self.clients[client].ended();
         let result = self.clients[client].on_wake(now, history, &mut out);
+        let ended = self.clients[client].ended() - before;
         self.shared.note(result);
+        if ended > 0 {
+            self.shared
+                .line(format!("c{client}"), format_args!("gives up {ended} calls"));
+        }
         self.send_all(client, out);
         self.schedule_client(client);
     }
@@ -252,6 +265,7 @@ impl<P: SimProtocol> World<P> {
     fn send_all(&mut self, client: usize, out: Vec<Sending>) {
         let id = self.clients[client].id();
         for sending in out {
+            self.tell(client, &sending);
             match sending {
                 Sending::One(to, message) => self.send(client, id, to, message),
                 Sending::All(message) => {
@@ -260,6 +274,25 @@ impl<P: SimProtocol> World<P> {
                     }
                 }
             }
+        }
+    }
+
+    /// What a client sends, for transcripts.
+    fn tell(&mut self, client: usize, sending: &Sending) {
+        if !self.shared.trace.is_readable() {
+            return;
+        }
+        let (to, message) = match sending {
+            Sending::One(to, message) => (format!("n{to}"), message),
+            Sending::All(message) => ("all".to_owned(), message),
+        };
+        let ClientMessage::Bundle(raw) = message else {
+            return;
+        };
+        let (genesis, limits) = (self.shared.membership.genesis(), &self.shared.plan.limits);
+        if let Ok(bundle) = RequestBundle::decode(raw.clone(), genesis, limits) {
+            self.shared
+                .line(format!("c{client}"), format_args!("→ {to:<4} {bundle:?}"));
         }
     }
 

@@ -106,7 +106,7 @@ impl Plan {
         let burst = rng.between(1, 8);
         // Spread over the time in which faults happen.
         let pause = millis((faults_end + 500) * burst / operations);
-        let timeout = rng.chance(0.15).then(|| millis(rng.between(500, 3000)));
+        let timeout = rng.chance(0.15).then(|| millis(rng.between(1500, 4000)));
         self.clients = (0..count)
             .map(|_| ClientPlan {
                 operations,
