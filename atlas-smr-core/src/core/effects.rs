@@ -221,6 +221,10 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     }
 
     pub(super) fn decided(&mut self, seq: SeqNo, batch: Batch, proof: P::Proof) {
+        if seq <= self.executed {
+            // It waited for the disk, and a state that was installed meanwhile holds its effects.
+            return;
+        }
         self.counters.decisions += 1;
         // Only a replica that waits for something has to look inside.
         let bundles = (!self.pool.is_empty()).then(|| {

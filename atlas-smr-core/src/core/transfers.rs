@@ -125,6 +125,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
         self.installing = None;
         self.counters.states_installed += 1;
         self.executed = self.executed.max(seq);
+        self.ready.retain(|decision| decision.seq > seq);
         self.checkpoints
             .installed(Arc::clone(&installed.certificate));
         self.forget_below(seq);
