@@ -187,9 +187,14 @@ pub fn carry_out(
             certificate,
             frontier,
         } => {
-            let bytes = encode(&certificate, &frontier);
-            store.set_certificate(certificate.id.seq, bytes)?;
-            prune(store, certificate.id.seq)?;
+            let seq = certificate.id.seq;
+            // A state that was installed meanwhile is newer, and this one was removed with the old.
+            let list = store.list()?;
+            if !list.contains(&seq) && list.iter().any(|stored| *stored > seq) {
+                return Ok(None);
+            }
+            store.set_certificate(seq, encode(&certificate, &frontier))?;
+            prune(store, seq)?;
             Some(StoreEvent::Certified(certificate))
         }
         StoreJob::Install {
