@@ -107,12 +107,38 @@ impl Pbft {
         match vote.phase {
             Phase::Prepare if vote.view == self.view && !self.changing => {
                 self.heard = self.heard.max(vote.seq);
+                self.show_conflict(from, &vote, cx);
                 self.adopt_vouched(vote.seq, cx);
                 self.check_prepared(vote.seq, cx);
                 self.hurry_status(cx);
             }
             Phase::Prepare => {}
             Phase::Commit => self.check_committed(vote.seq, vote.view, vote.digest, cx),
+        }
+    }
+
+    /// Somebody votes for another proposal than the one that came here: one of the two replicas must
+    /// see both of the leader's signatures, or nobody could show that it lied. Once for each vote, so
+    /// no more often than votes are counted.
+    fn show_conflict(&mut self, to: NodeId, vote: &Vote, cx: &mut Cx<'_>) {
+        let slot = self.slot(vote.seq);
+        let Some((view, digest, signature)) = slot.proposal_signature else {
+            return;
+        };
+        if (view, digest) == (vote.view, vote.digest) || view != vote.view {
+            return;
+        }
+        if let Some(batch) = slot.body(&digest).cloned() {
+            let seq = vote.seq;
+            cx.send_to(
+                to,
+                Message::PrePrepare(PrePrepare {
+                    view,
+                    seq,
+                    batch,
+                    signature,
+                }),
+            );
         }
     }
 
