@@ -1,5 +1,6 @@
 //! Digests: BLAKE3, always under a context that says what is being digested.
 
+use blake3::hazmat::HasherExt as _;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -40,48 +41,106 @@ impl fmt::Display for Digest {
 ///
 /// The context (BLAKE3's `derive_key` mode) separates domains: a digest made for one purpose is never
 /// valid for another.
+///
+/// A hasher is two kilobytes, and a builder is moved at every step; so what is short (most of what is
+/// signed) is gathered here and hashed at the end.
 #[derive(Clone, Debug)]
-pub struct DigestBuilder(blake3::Hasher);
+pub struct DigestBuilder {
+    context_key: [u8; 32],
+    gathered: [u8; GATHERED_BYTES],
+    used: usize,
+    /// What did not fit.
+    hasher: Option<Box<blake3::Hasher>>,
+}
+
+/// Two digests and a handful of numbers.
+const GATHERED_BYTES: usize = 128;
 
 impl DigestBuilder {
     /// Starts a digest for one purpose, e.g. `"atlas v1 pbft prepare"`.
     #[must_use]
     pub fn new(context: &str) -> Self {
-        Self(blake3::Hasher::new_derive_key(context))
+        Self {
+            context_key: blake3::hazmat::hash_derive_key_context(context),
+            gathered: [0; GATHERED_BYTES],
+            used: 0,
+            hasher: None,
+        }
     }
 
     /// Adds a number.
     #[must_use]
     pub fn number(mut self, value: u64) -> Self {
-        self.0.update(&value.to_le_bytes());
+        self.add(&value.to_le_bytes());
         self
     }
 
     /// Adds another digest.
     #[must_use]
     pub fn digest(mut self, value: &Digest) -> Self {
-        self.0.update(&value.0);
+        self.add(&value.0);
         self
     }
 
     /// Adds bytes of any length.
     #[must_use]
     pub fn bytes(mut self, value: &[u8]) -> Self {
-        self.0.update(&(value.len() as u64).to_le_bytes());
-        self.0.update(value);
+        self.add(&(value.len() as u64).to_le_bytes());
+        self.add(value);
         self
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let end = self.used + bytes.len();
+        if self.hasher.is_none() && end <= GATHERED_BYTES {
+            self.gathered[self.used..end].copy_from_slice(bytes);
+            self.used = end;
+            return;
+        }
+        let hasher = self.hasher.get_or_insert_with(|| {
+            let mut hasher = Box::new(blake3::Hasher::new_from_context_key(&self.context_key));
+            hasher.update(&self.gathered[..self.used]);
+            hasher
+        });
+        hasher.update(bytes);
     }
 
     /// The digest of everything added.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
+        let hash = match &self.hasher {
+            Some(hasher) => hasher.finalize(),
+            None => {
+                let mut hasher = blake3::Hasher::new_from_context_key(&self.context_key);
+                hasher.update(&self.gathered[..self.used]).finalize()
+            }
+        };
+        Digest(*hash.as_bytes())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gathered_is_hashed_as_blake3_hashes_it() {
+        for lengths in [&[][..], &[5], &[0, 120], &[121], &[60, 60, 60], &[3000, 1]] {
+            let mut builder = DigestBuilder::new("context");
+            let mut hasher = blake3::Hasher::new_derive_key("context");
+            for length in lengths {
+                let bytes = vec![7; *length];
+                builder = builder.bytes(&bytes).number(9);
+                hasher.update(&(*length as u64).to_le_bytes());
+                hasher.update(&bytes).update(&9u64.to_le_bytes());
+            }
+            assert_eq!(
+                builder.finish().0,
+                *hasher.finalize().as_bytes(),
+                "{lengths:?}"
+            );
+        }
+    }
 
     #[test]
     fn contexts_and_field_borders_separate() {
