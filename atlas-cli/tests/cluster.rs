@@ -1,0 +1,12 @@
+//! The command `atlas` as its users run it: real processes, sockets, files, and `kill -9`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "cluster/crashes.rs"]
+mod crashes;
+#[path = "cluster/processes.rs"]
+mod processes;

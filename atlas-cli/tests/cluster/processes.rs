@@ -1,0 +1,186 @@
+//! Clusters of processes in temporary directories. Nothing here waits for a fixed time: what is
+//! waited for can be seen, and has a deadline.
+
+use atlas_smr::ProtocolRegistry;
+use atlas_smr::config::ClientConfig;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to leave the processor to what is waited for.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+/// The command under test.
+pub(crate) fn atlas() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_atlas"))
+}
+
+/// The first of `count` ports in a row that are free. They lie below those that the system hands out
+/// for outgoing connections, so that a port stays free while its replica is down.
+pub(crate) fn free_ports(count: u16) -> u16 {
+    const LOWEST: u16 = 10_000;
+    const SPAN: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let of_this_process = (std::process::id() % 1000) as u16 * 20;
+    for _ in 0..1000 {
+        let offset = of_this_process.wrapping_add(NEXT.fetch_add(count, Ordering::Relaxed));
+        let base = LOWEST + offset % SPAN;
+        let bind = |port| TcpListener::bind(("127.0.0.1", port));
+        if (base..base + count).map(bind).all(|bound| bound.is_ok()) {
+            return base;
+        }
+    }
+    panic!("no {count} free ports in a row");
+}
+
+/// Tries until there is something, and says what was waited for when there is not.
+pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+}
+
+/// Four replicas under PBFT, each a process. They are killed when this goes.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    replicas: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// The files of a cluster, by `atlas init`.
+    pub(crate) fn init(more: &[&str]) -> Self {
+        let dir = TempDir::with_prefix("atlas-test-").unwrap();
+        let cluster = dir.path().join("cluster");
+        let ports = free_ports(8);
+        let made = atlas()
+            .args(["init", "--replicas", "4", "--protocol", "pbft", "--dir"])
+            .arg(&cluster)
+            .args(["--base-port", &ports.to_string()])
+            .args(["--admin-base-port", &(ports + 4).to_string()])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let replicas = (0..4).map(|_| None).collect();
+        Self { dir, replicas }
+    }
+
+    /// As [`Self::init`], and starts all four.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let mut cluster = Self::init(more);
+        (0..4).for_each(|replica| cluster.start_replica(replica));
+        cluster
+    }
+
+    /// A file or directory of the cluster.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("cluster").join(name)
+    }
+
+    /// Starts one replica and returns when it says that it is ready.
+    pub(crate) fn start_replica(&mut self, replica: usize) {
+        let mut child = atlas()
+            .arg("start")
+            .arg(self.path(&format!("replica-{replica}")))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        self.replicas[replica] = Some(child);
+        let (lines, line) = channel();
+        std::thread::spawn(move || {
+            for text in BufReader::new(output).lines().map_while(Result::ok) {
+                // The test reads the first line only; the rest must still be drained.
+                lines.send(text).ok();
+            }
+        });
+        let line = line.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("replica {replica} does not say it is ready"));
+        let expected = format!("replica {replica} ready");
+        assert!(line.starts_with(&expected), "{line}");
+    }
+
+    /// `kill -9` to each of these, and only then waits for their ends.
+    pub(crate) fn kill_9(&mut self, replicas: &[usize]) {
+        let mut killed: Vec<Child> = replicas
+            .iter()
+            .map(|replica| self.replicas[*replica].take().expect("it runs"))
+            .collect();
+        killed.iter_mut().for_each(|child| child.kill().unwrap());
+        for child in &mut killed {
+            child.wait().unwrap();
+        }
+    }
+
+    /// `atlas kv` with these arguments, not yet run.
+    pub(crate) fn kv(&self, arguments: &[&str]) -> Command {
+        let mut command = atlas();
+        command.args(["kv", "--client"]).arg(self.path("client-0"));
+        command.args(arguments);
+        command
+    }
+
+    /// Everything in the store, as `atlas kv export` writes it.
+    pub(crate) fn export(&self) -> String {
+        let exported = self.kv(&["export", "-"]).output().unwrap();
+        assert!(exported.status.success(), "{exported:?}");
+        String::from_utf8(exported.stdout).unwrap()
+    }
+
+    /// A client's configuration, for calls from the test itself.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        ClientConfig::load(&self.path("client-0"), &ProtocolRegistry::default().known()).unwrap()
+    }
+
+    /// `atlas status --json`.
+    pub(crate) fn status(&self) -> Vec<Value> {
+        status(&self.path("client-0"))
+    }
+
+    /// Waits until all four have executed the same and catch up with nothing; their state digests
+    /// must then be the same.
+    pub(crate) fn wait_until_agreed(&self) {
+        wait_for("four replicas at the same decision", || {
+            let replicas = self.status();
+            let same = |field: &str| replicas.iter().all(|r| r[field] == replicas[0][field]);
+            let settled = replicas.iter().all(|r| r["reachable"] == true)
+                && replicas.iter().all(|r| r["catching_up"] == false)
+                && same("executed");
+            assert!(!settled || same("state_digest"), "{replicas:#?}");
+            settled.then_some(())
+        });
+    }
+}
+
+/// `atlas status --json` for the cluster of this client.
+pub(crate) fn status(client: &Path) -> Vec<Value> {
+    let asked = atlas()
+        .args(["status", "--json", "--client"])
+        .arg(client)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&asked.stdout).unwrap_or_else(|_| panic!("{asked:?}"))
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.replicas.iter_mut().flatten() {
+            // One that has ended already needs no more.
+            child.kill().and_then(|()| child.wait().map(drop)).ok();
+        }
+    }
+}
