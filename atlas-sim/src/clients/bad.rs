@@ -35,7 +35,7 @@ pub struct BadActor {
 }
 
 /// How often it does something.
-pub const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(150);
 
 /// A key that no correct client uses.
 const KEY: u64 = 1 << 40;

@@ -102,8 +102,8 @@ impl Plan {
 
     fn draw_clients(&mut self, faults_end: u64, rng: &mut SeededRng) {
         let count = rng.between(2, 5);
-        let operations = rng.between(205, 320).div_ceil(count);
-        let burst = rng.between(1, 8);
+        let operations = rng.between(205, 280).div_ceil(count);
+        let burst = rng.between(1, 10);
         // Spread over the time in which faults happen.
         let pause = millis((faults_end + 500) * burst / operations);
         let timeout = rng.chance(0.15).then(|| millis(rng.between(1500, 4000)));
