@@ -1,7 +1,11 @@
 //! Protocols of other families, in outline, against the contract: that it is not made for one of them
 //! alone. They show which inputs and effects carry what, not how the protocols decide.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says so by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says so by panicking"
+)]
 
 mod rabia;
 mod raft;
