@@ -9,7 +9,6 @@ use atlas_common::crypto::{KeyPair, Signer};
 use atlas_persistent_log::Durability;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The node file as it is written.
@@ -34,9 +33,6 @@ pub struct NodeFile {
     /// When a log record counts as kept.
     #[serde(default)]
     pub durability: Durability,
-    /// Threads that check signatures; as many as there are cores when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub worker_threads: Option<usize>,
     /// Bytes of one file of the log.
     #[serde(default = "log_segment_bytes")]
     pub log_segment_bytes: u64,
@@ -54,7 +50,6 @@ const fn clients_max() -> usize {
 }
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
-const WORKERS: std::ops::RangeInclusive<usize> = 1..=256;
 const CLIENTS: std::ops::RangeInclusive<usize> = 1..=65_536;
 
 const DESCRIPTIONS: &Descriptions = &[
@@ -71,7 +66,6 @@ const DESCRIPTIONS: &Descriptions = &[
     ("listen", Address::EXPECTED),
     ("admin_listen", ADMIN_EXPECTED),
     ("durability", "`\"sync\"`, `\"async\"` or `\"memory\"`"),
-    ("worker_threads", "a whole number from 1 to 256"),
     (
         "log_segment_bytes",
         "a whole number from 262144 to 1073741824",
@@ -101,8 +95,6 @@ pub struct NodeConfig {
     pub admin_listen: Option<SocketAddr>,
     /// When a log record counts as kept.
     pub durability: Durability,
-    /// Threads that check signatures, at least one.
-    pub worker_threads: usize,
     /// Bytes of one file of the log.
     pub log_segment_bytes: u64,
     /// The most clients connected at once, at least one.
@@ -142,7 +134,6 @@ impl NodeConfig {
             listen: listen(&source, &file)?.unwrap_or_else(|| member.address.clone()),
             admin_listen: admin_listen(&source, &file)?,
             durability: file.durability,
-            worker_threads: worker_threads(&source, &file)?,
             log_segment_bytes: file.log_segment_bytes,
             clients_max: file.clients_max,
             cluster,
@@ -178,7 +169,6 @@ impl NodeConfig {
             listen: member.address.clone(),
             admin_listen: None,
             durability: Durability::default(),
-            worker_threads: cores(),
             log_segment_bytes: log_segment_bytes(),
             clients_max: clients_max(),
             cluster,
@@ -198,11 +188,6 @@ impl NodeConfig {
     pub fn wrong(&self, key: &str, found: &str, expected: &str) -> ConfigError {
         self.source.wrong(key, found, expected)
     }
-}
-
-fn cores() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    cores.min(*WORKERS.end())
 }
 
 fn member<'a>(
@@ -280,12 +265,6 @@ fn admin_listen(source: &Source, file: &NodeFile) -> Result<Option<SocketAddr>, 
         parsed.map_err(|_| source.wrong("admin_listen", quoted(text), ADMIN_EXPECTED))
     };
     file.admin_listen.as_ref().map(parse).transpose()
-}
-
-fn worker_threads(source: &Source, file: &NodeFile) -> Result<usize, ConfigError> {
-    let threads = file.worker_threads.unwrap_or_else(cores);
-    check_range(source, "worker_threads", threads, WORKERS)?;
-    Ok(threads)
 }
 
 fn check_range<T: PartialOrd + std::fmt::Display>(

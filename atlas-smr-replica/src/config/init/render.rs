@@ -91,9 +91,6 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          # Where to listen, when it is not the address in the cluster file.\n\
          # listen = \"0.0.0.0:7100\"\n\
          \n\
-         # Threads that check signatures; as many as there are cores when absent.\n\
-         # worker_threads = 2\n\
-         \n\
          # Bytes of one file of the log.\n\
          # log_segment_bytes = 67108864\n\
          \n\

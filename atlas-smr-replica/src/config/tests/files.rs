@@ -48,19 +48,15 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         (node.admin_listen, node.durability),
         (None, Durability::Sync)
     );
-    assert!(node.worker_threads >= 1);
     assert_eq!((node.log_segment_bytes, node.clients_max), (64 << 20, 4096));
     let all = format!(
         "{NODE}listen = \"0.0.0.0:7102\"\nadmin_listen = \"127.0.0.1:9100\"\n\
-         durability = \"async\"\nworker_threads = 3\nlog_segment_bytes = 1000000\nclients_max = 5\n"
+         durability = \"async\"\nlog_segment_bytes = 1000000\nclients_max = 5\n"
     );
     let node = load_node(&site, &all).unwrap();
     assert_eq!(node.listen.as_str(), "0.0.0.0:7102");
     assert_eq!(node.admin_listen, Some(([127, 0, 0, 1], 9100).into()));
-    assert_eq!(
-        (node.durability, node.worker_threads),
-        (Durability::Async, 3)
-    );
+    assert_eq!(node.durability, Durability::Async);
     assert_eq!((node.log_segment_bytes, node.clients_max), (1_000_000, 5));
 }
 
@@ -116,10 +112,6 @@ fn wrong_values_in_a_node_file_are_named_with_their_place() {
          such as `127.0.0.1:9100`",
     );
     is(
-        &with("worker_threads = 0"),
-        "node.toml:5:18: `worker_threads` is 0; expected a whole number from 1 to 256",
-    );
-    is(
         &with("log_segment_bytes = 10"),
         "node.toml:5:21: `log_segment_bytes` is 10; expected a whole number from 262144 to \
          1073741824",
@@ -132,7 +124,7 @@ fn wrong_values_in_a_node_file_are_named_with_their_place() {
     is(
         &with("threads = 1"),
         "node.toml:5:1: `threads` is an unknown key; expected one of `id`, `cluster_file`, \
-         `key_file`, `data_dir`, `listen`, `admin_listen`, `durability`, `worker_threads`, \
+         `key_file`, `data_dir`, `listen`, `admin_listen`, `durability`, \
          `log_segment_bytes`, `clients_max`",
     );
     // A mistake in the cluster file is the cluster file's, with its place there.
