@@ -21,7 +21,8 @@ macro_rules! number {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}", self.0)
+                // Not `write!`, which would lose the width that a table asks for.
+                fmt::Display::fmt(&self.0, f)
             }
         }
     };
@@ -126,5 +127,18 @@ pub struct ClientId {
 impl fmt::Debug for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}/{:x}", self.key, self.instance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_line_up_in_a_table() {
+        assert_eq!(
+            format!("{:>6}|{:<3}|", SeqNo(626), NodeId(2)),
+            "   626|2  |"
+        );
     }
 }
