@@ -1,5 +1,6 @@
 //! Logs: quiet unless asked.
 
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Logs go to standard error, from this level on unless asked otherwise: `ATLAS_LOG` asks for more
@@ -9,6 +10,8 @@ pub(crate) fn start(default: &str) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A file or a pipe gets no colours.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .compact()
         .init();
