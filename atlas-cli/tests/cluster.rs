@@ -8,5 +8,9 @@
 
 #[path = "cluster/crashes.rs"]
 mod crashes;
+#[path = "cluster/errors.rs"]
+mod errors;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/starts.rs"]
+mod starts;

@@ -57,6 +57,7 @@ pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) ->
 /// Four replicas under PBFT, each a process. They are killed when this goes.
 pub(crate) struct Cluster {
     dir: TempDir,
+    ports: u16,
     replicas: Vec<Option<Child>>,
 }
 
@@ -76,7 +77,11 @@ impl Cluster {
             .unwrap();
         assert!(made.status.success(), "{made:?}");
         let replicas = (0..4).map(|_| None).collect();
-        Self { dir, replicas }
+        Self {
+            dir,
+            ports,
+            replicas,
+        }
     }
 
     /// As [`Self::init`], and starts all four.
@@ -89,6 +94,16 @@ impl Cluster {
     /// A file or directory of the cluster.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("cluster").join(name)
+    }
+
+    /// Where a replica listens.
+    pub(crate) fn address(&self, replica: u16) -> String {
+        format!("127.0.0.1:{}", self.ports + replica)
+    }
+
+    /// Where a replica serves its status.
+    pub(crate) fn admin_address(&self, replica: u16) -> String {
+        format!("127.0.0.1:{}", self.ports + 4 + replica)
     }
 
     /// Starts one replica and returns when it says that it is ready.
