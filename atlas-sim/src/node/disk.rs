@@ -336,7 +336,7 @@ impl<P: SimProtocol> Node<P> {
             timers: Timers::default(),
             wake: Time::NEVER,
             jobs: VecDeque::new(),
-            flush_scheduled: false,
+            inputs: VecDeque::new(),
             left_with: 0,
             in_flight: 0,
         };
