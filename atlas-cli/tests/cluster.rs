@@ -10,6 +10,8 @@
 mod crashes;
 #[path = "cluster/errors.rs"]
 mod errors;
+#[path = "cluster/liar.rs"]
+mod liar;
 #[path = "cluster/processes.rs"]
 mod processes;
 #[path = "cluster/starts.rs"]

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to leave the processor to what is waited for.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// The command under test.
 pub(crate) fn atlas() -> Command {
