@@ -41,6 +41,8 @@ kinds! {
     Crash = "crashes",
     /// A crash really lost bytes that had not been synced.
     LostWrites = "crashes that lost writes",
+    /// A replica lost its disk.
+    Wipe = "wiped disks",
     /// A power cut in the middle of a write.
     TornWrite = "power cuts during a write",
     /// A replica came back.

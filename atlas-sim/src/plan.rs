@@ -131,6 +131,9 @@ pub enum CrashKind {
     LosingAll,
     /// The process dies; the operating system keeps what was written.
     Kill,
+    /// The disk is lost with all that was on it, and replaced by an empty one. Until the replica has
+    /// caught up it counts as a faulty one.
+    Wipe,
 }
 
 /// Which replica something happens to.

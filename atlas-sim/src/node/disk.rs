@@ -223,8 +223,12 @@ impl<P: SimProtocol> Node<P> {
             CrashKind::PowerCut | CrashKind::DuringWrite => self.storage.crash(&mut self.rng),
             CrashKind::LosingAll => self.storage.crash_losing_all(),
             CrashKind::Kill => self.storage.kill(),
+            CrashKind::Wipe => self.storage.wipe(),
         };
         shared.counts.count(FaultKind::Crash);
+        if kind == CrashKind::Wipe {
+            shared.counts.count(FaultKind::Wipe);
+        }
         if self.storage.counters().losses > losses {
             shared.counts.count(FaultKind::LostWrites);
         }

@@ -140,7 +140,27 @@ impl Plan {
             let until = (from + rng.between(100, 1500)).min(end);
             self.draw_episode(from, until, end, rng);
         }
+        self.draw_wipe(end, rng);
         self.schedule.sort_by_key(|(at, _)| *at);
+    }
+
+    /// One correct replica loses its disk, where that leaves no more faulty ones than are survived.
+    fn draw_wipe(&mut self, end: u64, rng: &mut SeededRng) {
+        let byzantine = Quorums::new(FaultModel::Byzantine, self.replicas);
+        let faults = byzantine.map_or(0, |quorums| quorums.faults());
+        let victim = NodeId(rng.below(self.replicas as u64) as u32);
+        let at = rng.between(100, end - 300);
+        let correct = self
+            .adversaries
+            .iter()
+            .all(|(replica, _)| *replica != victim);
+        if correct && self.adversaries.len() < faults && rng.chance(0.15) {
+            let wipe = Action::Crash(Target::Replica(victim), CrashKind::Wipe);
+            let back = at + rng.between(50, 1000);
+            self.schedule.push((Time::from_millis(at), wipe));
+            self.schedule
+                .push((Time::from_millis(back.min(end)), Action::RestartAll));
+        }
     }
 
     fn draw_quality(&self, rng: &mut SeededRng) -> Quality {

@@ -153,6 +153,22 @@ pub(super) const ALL: &[Scenario] = &[
         shows: |report| changed_views(report, 1),
     },
     Scenario {
+        name: "row-45-wiped-disk",
+        about: "a replica loses its disk under an equivocating leader: it rejoins and votes only later",
+        plan: |seed| {
+            calm(7, seed, &[FaultKind::Wipe, FaultKind::Equivocation])
+                .adversary(0, "equivocate")
+                .at(
+                    250 + seed % 100,
+                    Action::Crash(Target::Replica(NodeId(3)), CrashKind::Wipe),
+                )
+                .at(400, Action::RestartAll)
+                .at(700, Action::Suspect)
+                .heal_at(1000)
+        },
+        shows: nothing,
+    },
+    Scenario {
         name: "left-behind",
         about: "a replica comes back after the others have cut their logs: it fetches a state",
         plan: |seed| behind(seed, None),
