@@ -11,6 +11,7 @@ mod traffic;
 use crate::adversary::{self, Adversary};
 use crate::checkers::Violation;
 use crate::machine::Machine;
+use crate::network::exponential;
 use crate::plan::Clock;
 use crate::protocol::SimProtocol;
 use crate::shared::{Event, Shared};
@@ -59,8 +60,8 @@ struct Running<P: SimProtocol> {
     /// The earliest moment for which an [`Event::Timer`] is scheduled.
     wake: Time,
     jobs: VecDeque<Job>,
-    /// Inputs that arose while effects were carried out.
-    inputs: VecDeque<CoreInput<P>>,
+    /// Whether an [`Event::Flush`] is on its way.
+    flush_scheduled: bool,
     /// Slots in flight when the last view was left, if it was left with any.
     left_with: usize,
     in_flight: usize,
@@ -144,6 +145,7 @@ impl<P: SimProtocol> Node<P> {
                 message,
                 ..
             } => self.on_request(client, id, message, shared),
+            Event::Flush { life, .. } if life == self.life => self.flush(shared),
             Event::Timer { life, .. } if life == self.life => self.on_timer(shared),
             Event::Synced { life, .. } if life == self.life => self.on_synced(shared),
             Event::Stored { life, .. } if life == self.life => self.on_stored(shared),
@@ -186,31 +188,42 @@ impl<P: SimProtocol> Node<P> {
         AgreedTime::from_unix_millis(millis + self.clock.wall_ahead_ms)
     }
 
-    /// Steps the core with an input and with what follows from it.
+    /// Steps the core with an input. What it wants is carried out at once, or, where the plan groups
+    /// inputs as a busy node does, together with what follows from the next few.
     fn input(&mut self, input: CoreInput<P>, shared: &mut Shared<P>) {
-        let mut effects = Vec::new();
-        let mut next = Some(input);
-        while let Some(input) = next {
-            let Some(running) = &mut self.running else {
-                return;
-            };
-            let moment = Moment {
-                now: self.clock.local(shared.queue.now().since(running.started)),
-                wall: AgreedTime::from_unix_millis(
-                    shared.queue.now().as_nanos() / 1_000_000 + self.clock.wall_ahead_ms,
-                ),
-            };
-            running.core.step(input, moment);
-            running.core.flush(moment, &mut effects);
-            for effect in effects.drain(..) {
-                self.carry_out(effect, shared);
-            }
-            self.watch_slots();
-            next = self
-                .running
-                .as_mut()
-                .and_then(|running| running.inputs.pop_front());
+        let now = shared.now();
+        let wall = self.wall(now);
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let now = self.clock.local(now.since(running.started));
+        running.core.step(input, Moment { now, wall });
+        if shared.plan.grouping.is_zero() {
+            return self.flush(shared);
         }
+        if !running.flush_scheduled {
+            running.flush_scheduled = true;
+            let delay = exponential(shared.plan.grouping, &mut self.rng);
+            let (node, life) = (self.id, self.life);
+            shared.queue.after(delay, Event::Flush { node, life });
+        }
+    }
+
+    /// Ends a group of steps: carries out what the core wants.
+    fn flush(&mut self, shared: &mut Shared<P>) {
+        let now = shared.now();
+        let wall = self.wall(now);
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        running.flush_scheduled = false;
+        let now = self.clock.local(now.since(running.started));
+        let mut effects = Vec::new();
+        running.core.flush(Moment { now, wall }, &mut effects);
+        for effect in effects {
+            self.carry_out(effect, shared);
+        }
+        self.watch_slots();
         self.start_sync(shared);
         self.schedule_timer(shared);
     }

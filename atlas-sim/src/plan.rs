@@ -38,6 +38,9 @@ pub struct Plan {
     pub healed: Quality,
     /// How long a disk takes to sync: at least, and on average on top of it.
     pub sync: (Duration, Duration),
+    /// How long inputs gather before a replica carries out what follows from them, on average; zero:
+    /// not at all.
+    pub grouping: Duration,
     /// How long a batch takes to execute.
     pub execution: Duration,
     /// Each replica's clock.
@@ -207,6 +210,7 @@ impl Plan {
             quality: Quality::good(),
             healed: Quality::good(),
             sync: (Duration::from_micros(200), Duration::from_micros(300)),
+            grouping: Duration::ZERO,
             execution: Duration::from_micros(50),
             clocks: vec![Clock::TRUE; replicas],
             adversaries: Vec::new(),

@@ -43,6 +43,8 @@ pub(crate) enum Event<P: SimProtocol> {
     },
     /// A replica's timer may have run out.
     Timer { node: NodeId, life: u64 },
+    /// A replica carries out what gathered.
+    Flush { node: NodeId, life: u64 },
     /// A replica's disk has synced.
     Synced { node: NodeId, life: u64 },
     /// A replica's checkpoint store has done its next piece of work.

@@ -193,6 +193,7 @@ impl<P: SimProtocol> World<P> {
         match event {
             Event::Packet { to: node, .. }
             | Event::Request { to: node, .. }
+            | Event::Flush { node, .. }
             | Event::Timer { node, .. }
             | Event::Synced { node, .. }
             | Event::Stored { node, .. }

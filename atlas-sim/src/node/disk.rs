@@ -340,7 +340,7 @@ impl<P: SimProtocol> Node<P> {
             timers: Timers::default(),
             wake: Time::NEVER,
             jobs: VecDeque::new(),
-            inputs: VecDeque::new(),
+            flush_scheduled: false,
             left_with: 0,
             in_flight: 0,
         };

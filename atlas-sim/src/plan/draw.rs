@@ -69,6 +69,9 @@ impl Plan {
         };
         self.quality = self.healed;
         self.sync = (micros(rng.between(20, 500)), micros(rng.between(50, 4000)));
+        if rng.chance(0.3) {
+            self.grouping = micros(rng.between(10, 500));
+        }
         self.execution = micros(rng.between(5, 1000));
         if rng.chance(0.3) {
             for clock in &mut self.clocks {
