@@ -200,7 +200,7 @@ impl Plan {
             CrashKind::Kill,
         ];
         let kind = rng.pick(&kinds).copied().unwrap_or(CrashKind::PowerCut);
-        match rng.below(11) {
+        match rng.below(13) {
             0 | 1 => {
                 add(from, Action::Crash(target, kind));
                 add(until, Action::RestartAll);
@@ -248,7 +248,7 @@ impl Plan {
                 add(until, Action::SlowDisk(replica, 1));
             }
             _ => {
-                for i in 0..rng.between(1, 4) {
+                for i in 0..rng.between(2, 4) {
                     add(from + i * rng.between(20, 300), Action::Suspect);
                 }
             }

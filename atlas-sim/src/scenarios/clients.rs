@@ -3,13 +3,19 @@
 use super::{Scenario, counted, nothing};
 use crate::faults::FaultKind;
 use crate::plan::{BadClient, Plan};
+use std::time::Duration;
 
 fn with_bad_clients(seed: u64, kind: BadClient, fault: FaultKind) -> Plan {
-    Plan {
+    let mut plan = Plan {
         bad_clients: vec![kind; 2],
         must_happen: vec![fault],
         ..Plan::calm("", 4, seed)
+    };
+    // Long enough for everything that they are up to.
+    for client in &mut plan.clients {
+        client.pause = Duration::from_millis(120);
     }
+    plan
 }
 
 pub(super) const ALL: &[Scenario] = &[
