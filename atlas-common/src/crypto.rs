@@ -9,22 +9,28 @@
 //! signature made for one purpose serves no other.
 //!
 //! [`Signer`] and [`Verifier`] are traits because the simulator, which signs a billion times, uses a
-//! stand-in of its own; production uses [`KeyPair`] and [`Ed25519`].
+//! stand-in of its own; production uses [`KeyPair`] and [`KnownKeys`], or
+//! [`Ed25519`] where few signatures are checked.
 
+mod known_keys;
+
+pub use known_keys::KnownKeys;
+
+use crate::bytes_serde::byte_string;
 use crate::digest::Digest;
 use ed25519_zebra::{
     Signature as ZebraSignature, SigningKey, VerificationKey, VerificationKeyBytes,
 };
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 /// An ed25519 public key, 32 bytes. It names a node: holding the private half is the identity.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PublicKey(pub [u8; 32]);
+
+byte_string!(PublicKey, 32);
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,26 +78,7 @@ impl fmt::Debug for Signature {
     }
 }
 
-// serde implements arrays up to 32 elements only; two halves keep the encoding at 64 bytes flat.
-impl Serialize for Signature {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (low, high) = self.0.split_at(32);
-        let mut halves = [[0; 32]; 2];
-        halves[0].copy_from_slice(low);
-        halves[1].copy_from_slice(high);
-        halves.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Signature {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let halves = <[[u8; 32]; 2]>::deserialize(deserializer)?;
-        let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&halves[0]);
-        bytes[32..].copy_from_slice(&halves[1]);
-        Ok(Self(bytes))
-    }
-}
+byte_string!(Signature, 64);
 
 /// Makes signatures under one key.
 pub trait Signer: Send + Sync + fmt::Debug {
@@ -122,6 +109,10 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     fn verify_all(&self, signed: &[Signed]) -> bool {
         signed.iter().all(|one| self.verify(one))
     }
+
+    /// These signatures are about to be asked for: a verifier with a memory checks them together now.
+    /// Changes no verdict.
+    fn prepare(&self, _signed: &[Signed]) {}
 
     /// Which of these signatures are valid, in their order: all at once where all are, and by halves
     /// where some are not, so that one bad signature costs its batch a logarithm, not a second pass.

@@ -1,13 +1,14 @@
 //! Digests: BLAKE3, always under a context that says what is being digested.
 
+use crate::bytes_serde::byte_string;
 use blake3::hazmat::HasherExt as _;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A BLAKE3 digest, 32 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Digest(pub [u8; 32]);
+
+byte_string!(Digest, 32);
 
 impl Digest {
     /// The digest of plain bytes, without a context. For content that is only ever compared with

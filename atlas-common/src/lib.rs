@@ -15,6 +15,7 @@
 //! assert_eq!(quorums.matching_replies(), 2);
 //! ```
 
+mod bytes_serde;
 pub mod crypto;
 pub mod digest;
 pub mod ids;

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::input::{Input, Recovery};
 use crate::membership::Membership;
 use crate::verified::Reject;
+use atlas_common::crypto::Signed;
 use atlas_common::quorum::FaultModel;
 use atlas_common::{Digest, NodeId, SeqNo, View};
 use bytes::Bytes;
@@ -56,6 +57,18 @@ pub trait OrderingProtocol: Sized + Send + Debug + 'static {
         from: NodeId,
         message: &Self::Message,
     ) -> Result<(), Reject>;
+
+    /// Signatures that [`Self::verify`] will check in this message: a driver with many messages in hand
+    /// has them checked together beforehand. Leaving some out, or all, changes no verdict.
+    #[must_use]
+    fn signatures(
+        _config: &Self::Config,
+        _membership: &Membership,
+        _from: NodeId,
+        _message: &Self::Message,
+    ) -> Vec<Signed> {
+        Vec::new()
+    }
 
     /// The batches inside a message, whose requests the driver is to check.
     fn batches(message: &Self::Message) -> Vec<&Batch>;

@@ -163,6 +163,27 @@ impl<P: OrderingProtocol> MessageChecker<P> {
         &self.bundles
     }
 
+    /// Has the signatures in these messages checked together, as far as they are told beforehand. A
+    /// message alone gains nothing by it.
+    pub fn prepare(&self, messages: &[(NodeId, SystemMessage<P>)]) {
+        if messages.len() < 2 {
+            return;
+        }
+        let mut signed = Vec::new();
+        for (from, message) in messages {
+            if let SystemMessage::Protocol(message) = message {
+                let (config, membership) = (&self.config, &self.membership);
+                signed.extend(P::signatures(config, membership, *from, message));
+                if self.membership.quorums().signed() {
+                    for batch in P::batches(message) {
+                        signed.extend(self.bundles.unchecked(batch));
+                    }
+                }
+            }
+        }
+        self.membership.verifier().prepare(&signed);
+    }
+
     /// Checks a message from a peer.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::sink::Sink;
 use crate::store::StoreThread;
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
-use atlas_common::crypto::{Ed25519, KeyPair, Signer, Verifier};
+use atlas_common::crypto::{KeyPair, KnownKeys, Signer, Verifier};
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
@@ -101,7 +101,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(key: &KeyPair) -> Self {
-        let verifier = Arc::new(CachingVerifier::new(Arc::new(Ed25519)));
+        let verifier = Arc::new(CachingVerifier::new(Arc::new(KnownKeys::default())));
         let signer = verifier.signer(Arc::new(key.clone()));
         Self { verifier, signer }
     }

@@ -61,6 +61,12 @@ impl CachingVerifier {
         }
     }
 
+    fn unknown(&self, signed: &[Signed]) -> Vec<Signed> {
+        let known = self.known.lock();
+        let new = signed.iter().filter(|one| !known.holds(&entry(one)));
+        new.copied().collect()
+    }
+
     /// A signer whose signatures need no check when they come back.
     pub(crate) fn signer(self: &Arc<Self>, inner: Arc<dyn Signer>) -> Arc<dyn Signer> {
         Arc::new(RememberedSigner {
@@ -84,20 +90,25 @@ impl Verifier for CachingVerifier {
     }
 
     fn verify_all(&self, signed: &[Signed]) -> bool {
-        let unknown: Vec<Signed> = {
-            let known = self.known.lock();
-            signed
-                .iter()
-                .filter(|one| !known.holds(&entry(one)))
-                .copied()
-                .collect()
-        };
+        let unknown = self.unknown(signed);
         let valid = self.inner.verify_all(&unknown);
         if valid && !unknown.is_empty() {
             let mut known = self.known.lock();
             unknown.iter().for_each(|one| known.add(entry(one)));
         }
         valid
+    }
+
+    fn prepare(&self, signed: &[Signed]) {
+        let unknown = self.unknown(signed);
+        // By halves: one bad signature among them does not spoil the others.
+        let verdicts = self.inner.verify_each(&unknown);
+        let mut known = self.known.lock();
+        for (one, valid) in unknown.iter().zip(verdicts) {
+            if valid {
+                known.add(entry(one));
+            }
+        }
     }
 }
 
@@ -162,6 +173,15 @@ mod tests {
             digest: Digest::of(b"other"),
             ..signed
         }));
+        let mut pair = [signed, signed];
+        pair[0].digest = Digest::of(b"prepared");
+        pair[0].signature = alice.sign(&pair[0].digest);
+        pair[1].digest = Digest::of(b"bad");
+        cache.prepare(&pair);
+        let before = counting.0.load(Ordering::Relaxed);
+        assert!(cache.verify(&pair[0]));
+        assert_eq!(counting.0.load(Ordering::Relaxed), before);
+        assert!(!cache.verify(&pair[1]));
         let own = cache.signer(Arc::new(bob.clone()));
         let signature = own.sign(&digest);
         let before = counting.0.load(Ordering::Relaxed);

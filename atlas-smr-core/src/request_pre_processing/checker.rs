@@ -142,6 +142,16 @@ impl BundleChecker {
         self.all_signed(&bundles).map_err(|_| Reject::BadRequest)
     }
 
+    /// The signatures in a batch that [`Self::check_batch`] would have to check.
+    #[must_use]
+    pub fn unchecked(&self, batch: &Batch) -> Vec<Signed> {
+        let bundles = batch.bundles().iter();
+        bundles
+            .filter_map(|raw| Some(self.decode(raw.clone()).ok()?.signed()))
+            .filter(|signed| !self.known(signed))
+            .collect()
+    }
+
     fn decode(&self, raw: Bytes) -> Result<RequestBundle, Reject> {
         let bundle =
             RequestBundle::decode(raw, &self.genesis, &self.limits).map_err(

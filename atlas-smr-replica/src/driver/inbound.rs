@@ -15,19 +15,24 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 impl<P: OrderingProtocol> Driver<P> {
-    /// Frames of one replica. What does not decode or breaks a rule is dropped and counted; the
-    /// connection stays, since a correct peer of another version may send what this one cannot read.
-    pub(super) fn on_frames(&mut self, inbound: Inbound) {
+    /// Frames of replicas, their signatures checked together as far as possible. What does not decode
+    /// or breaks a rule is dropped and counted; the connection stays, since a correct peer of another
+    /// version may send what this one cannot read.
+    pub(super) fn on_frames(&mut self, inbounds: Vec<Inbound>) {
         let limit = self.shared.limits.frame_bytes_max;
-        for frame in inbound.frames {
-            let checked = wire::decode::<SystemMessage<P>>(&frame, limit)
-                .map_err(|_| Reject::Malformed)
-                .and_then(|message| self.checker.check(inbound.from, message));
-            match checked {
-                Ok(message) => self.step(CoreInput::Peer {
-                    from: inbound.from,
-                    message,
-                }),
+        let mut messages = Vec::new();
+        for inbound in inbounds {
+            for frame in inbound.frames {
+                match wire::decode::<SystemMessage<P>>(&frame, limit) {
+                    Ok(message) => messages.push((inbound.from, message)),
+                    Err(_) => self.core.count_rejected(Reject::Malformed),
+                }
+            }
+        }
+        self.checker.prepare(&messages);
+        for (from, message) in messages {
+            match self.checker.check(from, message) {
+                Ok(message) => self.step(CoreInput::Peer { from, message }),
                 Err(reason) => self.core.count_rejected(reason),
             }
         }

@@ -138,9 +138,7 @@ impl<P: OrderingProtocol> Driver<P> {
         let events = self.events.take();
         self.take_events(events);
         self.fire_timers();
-        for inbound in round.replicas {
-            self.on_frames(inbound);
-        }
+        self.on_frames(round.replicas);
         self.on_client_frames(round.clients);
     }
 

@@ -6,6 +6,7 @@ use crate::message::{Message, NewView, Phase, Proof, SignedViewChange, Vote};
 use crate::record::{Entered, Record};
 use crate::slot::Slot;
 use crate::verify::{self, leader_of};
+use atlas_common::crypto::Signed;
 use atlas_common::quorum::FaultModel;
 use atlas_common::{Digest, Lsn, NodeId, SeqNo, Time, View};
 use atlas_core::{
@@ -115,6 +116,15 @@ impl OrderingProtocol for Pbft {
         message: &Message,
     ) -> Result<(), Reject> {
         verify::message(config, membership, from, message)
+    }
+
+    fn signatures(
+        _config: &PbftConfig,
+        membership: &Membership,
+        from: NodeId,
+        message: &Message,
+    ) -> Vec<Signed> {
+        verify::signatures(membership, from, message)
     }
 
     fn batches(message: &Message) -> Vec<&Batch> {

@@ -5,7 +5,7 @@ use crate::message::{
     Message, NewView, Prepared, Proof, SignedViewChange, ViewChange, Vote, commit_digest,
     new_view_digest, prepare_digest, view_change_digest,
 };
-use atlas_common::crypto::Signature;
+use atlas_common::crypto::{Signature, Signed};
 use atlas_common::{Digest, NodeId, SeqNo, View};
 use atlas_core::certificate::verify_votes;
 use atlas_core::{Membership, Reject};
@@ -40,6 +40,23 @@ pub(crate) fn message(
         Message::Committed { seq, proof } => self::proof(membership, *seq, &proof.digest, proof),
         Message::Status(_) => Ok(()),
     }
+}
+
+/// The signatures of the messages that come often.
+pub(crate) fn signatures(membership: &Membership, from: NodeId, message: &Message) -> Vec<Signed> {
+    let signed = match message {
+        Message::PrePrepare(proposal) => {
+            let (view, seq) = (proposal.view, proposal.seq);
+            let digest = prepare_digest(membership, view, seq, &proposal.batch.digest());
+            let leader = leader_of(membership, view);
+            membership.signed_by_voter(leader, digest, proposal.signature)
+        }
+        Message::Vote(vote) => {
+            membership.signed_by_voter(from, vote.signing_digest(membership), vote.signature)
+        }
+        _ => None,
+    };
+    signed.into_iter().collect()
 }
 
 fn signature(
