@@ -100,7 +100,7 @@ impl Raft {
             Role::Leader => {}
             Role::Follower if content => cx.set_timer_at(Timer::Election, due),
             // With a disk that slow, a further vote would only be later.
-            Role::Candidate if !self.own_vote_is_durable() => self.wait_for_leader(cx),
+            _ if self.hard_lsn > self.durable_lsn => self.wait_for_leader(cx),
             Role::Follower | Role::PreCandidate | Role::Candidate => self.ask_for_pre_votes(cx),
         }
     }
@@ -267,7 +267,7 @@ impl Raft {
     pub(crate) fn count_votes(&mut self, cx: &mut Cx<'_>) {
         // The own vote is given when it is durable, like any other: in a cluster of one, too.
         if self.role == Role::Candidate && self.own_vote_is_durable() {
-            self.ballot.votes.insert(self.me);
+            self.cast_own_vote(cx);
         }
         if self.ballot.votes.len() < self.quorum() {
             return;
@@ -276,6 +276,16 @@ impl Raft {
             Role::PreCandidate => self.stand(false, cx),
             Role::Candidate => self.lead(cx),
             Role::Follower | Role::Leader => {}
+        }
+    }
+
+    /// The others' votes are not asked for before, and take as long again.
+    fn cast_own_vote(&mut self, cx: &mut Cx<'_>) {
+        if self.ballot.votes.insert(self.me) {
+            let took = cx.now().since(self.waits_since);
+            self.wait_for_leader(cx);
+            self.patience += took;
+            cx.set_timer(Timer::Election, self.patience);
         }
     }
 

@@ -1,5 +1,5 @@
 //! Raft as a state machine without I/O.
-#![allow(dead_code)]
+
 
 mod amnesia;
 pub mod bugs;
