@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-/// Where the pages' contents come from. Both are called on the endpoint's own thread, each time that
-/// a page is fetched; one that blocks or panics costs the fetch and nothing else.
+/// Where the pages' contents come from. Both are called each time that a page is fetched, on a thread
+/// that may block; one that blocks or panics costs the fetch and nothing else.
 pub struct Pages {
     /// What `/metrics` shows.
     pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
@@ -211,7 +211,7 @@ async fn serve(listener: StdListener, site: Arc<Site>, mut stopped: oneshot::Rec
 }
 
 async fn attend(stream: TcpStream, site: Arc<Site>) {
-    match timeout(site.bounds.connection_max, site.answer(stream)).await {
+    match timeout(site.bounds.connection_max, Arc::clone(&site).answer(stream)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => count(&site.meter.failed),
         Err(_) => count(&site.meter.cut),
@@ -219,11 +219,13 @@ async fn attend(stream: TcpStream, site: Arc<Site>) {
 }
 
 impl Site {
-    async fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn answer(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
         let Some(request) = read_request(&mut stream).await? else {
             return Ok(());
         };
-        stream.write_all(&self.page(request)).await?;
+        // The contents come from the core, which is waited for.
+        let page = spawn_blocking(move || self.page(request)).await?;
+        stream.write_all(&page).await?;
         stream.shutdown().await?;
         // A socket that is closed with bytes unread resets the connection, which may destroy the
         // response on its way: read what else comes, within the connection's time.
