@@ -16,3 +16,5 @@ mod liar;
 mod processes;
 #[path = "cluster/starts.rs"]
 mod starts;
+#[path = "cluster/workers.rs"]
+mod workers;

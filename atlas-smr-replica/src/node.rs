@@ -3,7 +3,7 @@
 
 use crate::clock::Clock;
 use crate::config::{Clients, ConfigError, NodeConfig};
-use crate::driver::{Command, Driver, EventQueue, State, Stopped};
+use crate::driver::{Checking, Command, Driver, EventQueue, State, Stopped, default_workers};
 use crate::recovery::{self, OpenError, OpenOptions, Opened};
 use crate::registry::{ProtocolSettings, SettingsError};
 use crate::shared::Shared;
@@ -223,11 +223,14 @@ pub(crate) fn seat<P: OrderingProtocol>(
         },
         clock.moment(),
     );
+    let checker = MessageChecker::new(config, membership, bundles);
+    let workers = node.worker_threads.unwrap_or_else(default_workers);
+    let checking = Checking::start(checker, workers, &events)?;
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (local, local_queue) = mpsc::channel(LOCAL_READS_MAX);
     let driver = Driver {
         core,
-        checker: MessageChecker::new(config, membership, bundles),
+        checking,
         network: seat.network,
         log,
         executor: executor.handle(),

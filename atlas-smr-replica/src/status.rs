@@ -5,6 +5,7 @@ use atlas_common::NodeId;
 use atlas_communication::NetworkCounters;
 use atlas_persistent_log::LogStats;
 use atlas_smr_core::core::{CoreCounters, CoreStatus};
+use atlas_smr_core::request_pre_processing::WorkerCounters;
 use atlas_smr_execution::ExecutionStats;
 
 /// A replica's state at one moment.
@@ -24,6 +25,8 @@ pub struct ReplicaStatus {
     pub log: LogStats,
     /// What the executor has done.
     pub execution: ExecutionStats,
+    /// What the threads that check signatures have counted.
+    pub workers: WorkerCounters,
 }
 
 impl ReplicaStatus {
@@ -49,7 +52,11 @@ impl ReplicaStatus {
             states_installed: counters.states_installed,
             operations: self.execution.counters.operations,
             application_failures: self.execution.counters.application_failures,
-            requests_dropped: [("pool_full", counters.pool_full)].into(),
+            requests_dropped: [
+                ("pool_full", counters.pool_full),
+                ("workers_full", self.workers.bundles_dropped),
+            ]
+            .into(),
             rejected: counters.rejected.clone(),
             evidence: counters.evidence,
             network: self.network.clone(),
@@ -65,6 +72,7 @@ impl ReplicaStatus {
             "core": self.core,
             "counters": self.counters,
             "execution": self.execution,
+            "workers": self.workers,
             "connected": self.connected.iter().map(|peer| peer.0).collect::<Vec<_>>(),
         })
     }

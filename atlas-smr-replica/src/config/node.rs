@@ -39,6 +39,9 @@ pub struct NodeFile {
     /// The most clients connected at once.
     #[serde(default = "clients_max")]
     pub clients_max: usize,
+    /// Threads that check signatures; as many as the machine's cores allow when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_threads: Option<usize>,
 }
 
 const fn log_segment_bytes() -> u64 {
@@ -51,6 +54,7 @@ const fn clients_max() -> usize {
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
 const CLIENTS: std::ops::RangeInclusive<usize> = 1..=65_536;
+const WORKERS: std::ops::RangeInclusive<usize> = 0..=64;
 
 const DESCRIPTIONS: &Descriptions = &[
     ("id", "the id of a member in the cluster file"),
@@ -71,6 +75,7 @@ const DESCRIPTIONS: &Descriptions = &[
         "a whole number from 262144 to 1073741824",
     ),
     ("clients_max", "a whole number from 1 to 65536"),
+    ("worker_threads", "a whole number from 0 to 64"),
 ];
 
 const ADMIN_EXPECTED: &str = "an IP address and a port, such as `127.0.0.1:9100`";
@@ -99,6 +104,9 @@ pub struct NodeConfig {
     pub log_segment_bytes: u64,
     /// The most clients connected at once, at least one.
     pub clients_max: usize,
+    /// Threads that check signatures. With 0 the core's own thread does; `None`: two fewer than the
+    /// machine has cores, 8 at the most.
+    pub worker_threads: Option<usize>,
 }
 
 impl NodeConfig {
@@ -127,6 +135,9 @@ impl NodeConfig {
             SEGMENT_BYTES,
         )?;
         check_range(&source, "clients_max", file.clients_max, CLIENTS)?;
+        if let Some(workers) = file.worker_threads {
+            check_range(&source, "worker_threads", workers, WORKERS)?;
+        }
         Ok(Self {
             id: member.id,
             key,
@@ -136,6 +147,7 @@ impl NodeConfig {
             durability: file.durability,
             log_segment_bytes: file.log_segment_bytes,
             clients_max: file.clients_max,
+            worker_threads: file.worker_threads,
             cluster,
             source,
         })
@@ -171,6 +183,7 @@ impl NodeConfig {
             durability: Durability::default(),
             log_segment_bytes: log_segment_bytes(),
             clients_max: clients_max(),
+            worker_threads: None,
             cluster,
             source,
         })

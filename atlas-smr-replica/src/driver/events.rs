@@ -77,6 +77,11 @@ impl EventQueue {
 
     fn push(&self, change: impl FnOnce(&mut Events)) {
         change(&mut self.events.lock());
+        self.poke();
+    }
+
+    /// Wakes the core: there is news, here or where the caller has left it.
+    pub(crate) fn poke(&self) {
         // Only the first news since the last look has to wake the core.
         if !self.waiting.swap(true, Ordering::AcqRel) {
             self.wake.notify_one();

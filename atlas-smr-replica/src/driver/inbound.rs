@@ -1,6 +1,7 @@
 //! What comes in: frames of replicas and clients, and news of the node's other threads.
 
 use super::Driver;
+use super::checking::Checked;
 use super::events::{Events, InstallOutcome};
 use crate::store::StoreEvent;
 use atlas_common::ClientId;
@@ -15,34 +16,27 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 impl<P: OrderingProtocol> Driver<P> {
-    /// Frames of replicas, their signatures checked together as far as possible. What does not decode
-    /// or breaks a rule is dropped and counted; the connection stays, since a correct peer of another
-    /// version may send what this one cannot read.
+    /// Frames of replicas. What does not decode or breaks a rule is dropped and counted; the connection
+    /// stays, since a correct peer of another version may send what this one cannot read.
     pub(super) fn on_frames(&mut self, inbounds: Vec<Inbound>) {
         let limit = self.shared.limits.frame_bytes_max;
         let mut messages = Vec::new();
         for inbound in inbounds {
             for frame in inbound.frames {
                 match wire::decode::<SystemMessage<P>>(&frame, limit) {
-                    Ok(message) => messages.push((inbound.from, message)),
+                    Ok(message) => messages.push((inbound.from, frame.len(), message)),
                     Err(_) => self.core.count_rejected(Reject::Malformed),
                 }
             }
         }
-        self.checker.prepare(&messages);
-        for (from, message) in messages {
-            match self.checker.check(from, message) {
-                Ok(message) => self.step(CoreInput::Peer { from, message }),
-                Err(reason) => self.core.count_rejected(reason),
-            }
+        if !messages.is_empty() {
+            let checked = self.checking.messages(messages);
+            self.take_checked(checked);
         }
     }
 
-    /// Frames of clients. The signatures of all bundles that came together are checked together.
+    /// Frames of clients.
     pub(super) fn on_client_frames(&mut self, inbounds: Vec<ClientInbound>) {
-        if inbounds.is_empty() {
-            return;
-        }
         let mut bundles: Vec<(ClientId, Bytes)> = Vec::new();
         let limit = self.shared.limits.frame_bytes_max;
         for inbound in inbounds {
@@ -55,15 +49,19 @@ impl<P: OrderingProtocol> Driver<P> {
                 }
             }
         }
-        let mut accepted = Vec::with_capacity(bundles.len());
-        for verdict in self.checker.bundles().check_clients(bundles) {
-            match verdict {
-                Ok(bundle) => accepted.push(bundle),
-                Err(reason) => self.core.count_rejected(reason),
-            }
+        if !bundles.is_empty() {
+            let checked = self.checking.bundles(bundles);
+            self.take_checked(checked);
         }
-        if !accepted.is_empty() {
-            self.step(CoreInput::Requests(accepted));
+    }
+
+    pub(super) fn take_checked(&mut self, checked: Vec<Checked<P>>) {
+        for one in checked {
+            match one {
+                Checked::Bundles(bundles) => self.step(CoreInput::Requests(bundles)),
+                Checked::Message(from, message) => self.step(CoreInput::Peer { from, message }),
+                Checked::Refused(reason) => self.core.count_rejected(reason),
+            }
         }
     }
 

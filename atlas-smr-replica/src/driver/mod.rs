@@ -5,11 +5,13 @@
 //! message goes from socket to socket on one thread. Inputs are drained in groups: one flush, one
 //! hand-over to the log and one socket write serve many messages.
 
+mod checking;
 mod effects;
 mod events;
 mod inbound;
 mod reads;
 
+pub(crate) use checking::{Checking, default_workers};
 pub(crate) use events::{Command, EventQueue, InstallOutcome};
 
 use crate::clock::Clock;
@@ -21,7 +23,6 @@ use atlas_communication::{ClientInbound, Inbound, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, OrderingProtocol, Timers};
 use atlas_persistent_log::LogHandle;
 use atlas_smr_core::core::{CoreEffect, CoreInput, CoreTimer, Moment, ReplicaCore};
-use atlas_smr_core::message::MessageChecker;
 use atlas_smr_execution::{ExecutorHandle, ExecutorThread};
 use bytes::Bytes;
 use reads::PendingReads;
@@ -44,7 +45,7 @@ pub enum Stopped {
 /// What the driver is made of.
 pub(crate) struct Driver<P: OrderingProtocol> {
     pub(crate) core: ReplicaCore<P>,
-    pub(crate) checker: MessageChecker<P>,
+    pub(crate) checking: Checking<P>,
     pub(crate) network: Arc<dyn ReplicaNetwork>,
     pub(crate) log: LogHandle,
     pub(crate) executor: ExecutorHandle,
@@ -137,6 +138,8 @@ impl<P: OrderingProtocol> Driver<P> {
     fn take_round(&mut self, round: Round) {
         let events = self.events.take();
         self.take_events(events);
+        let checked = self.checking.take();
+        self.take_checked(checked);
         self.fire_timers();
         self.on_frames(round.replicas);
         self.on_client_frames(round.clients);
@@ -192,6 +195,7 @@ impl<P: OrderingProtocol> Driver<P> {
             connected: self.network.connected(),
             log: self.log.stats(),
             execution: self.executor.stats(),
+            workers: self.checking.counters(),
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct PendingReads {
 
 impl<P: OrderingProtocol> Driver<P> {
     pub(super) fn on_read(&mut self, client: ClientId, read: ReadRequest) {
-        if !self.checker.bundles().admission().admits(&client.key) && !self.is_local(&client) {
+        if !self.checking.admits(&client) && !self.is_local(&client) {
             self.core.count_rejected(Reject::BadRequest);
             return;
         }

@@ -95,7 +95,11 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          # log_segment_bytes = 67108864\n\
          \n\
          # The most clients connected at once.\n\
-         # clients_max = 4096\n",
+         # clients_max = 4096\n\
+         \n\
+         # Threads that check signatures. By default two fewer than the machine has cores, 8 at the\n\
+         # most; with 0 the thread that orders checks them itself.\n\
+         # worker_threads = 0\n",
         durability = options.durability,
     )
 }

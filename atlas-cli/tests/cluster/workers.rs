@@ -1,0 +1,63 @@
+//! Replicas that check signatures on threads of their own.
+
+use crate::processes::Cluster;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+fn add_workers(cluster: &Cluster, replica: usize, workers: usize) {
+    let node = cluster.path(&format!("replica-{replica}/node.toml"));
+    let mut text = std::fs::read_to_string(&node).unwrap();
+    writeln!(text, "worker_threads = {workers}").unwrap();
+    std::fs::write(&node, text).unwrap();
+}
+
+/// What a replica answers to `GET path` on its admin address.
+fn page(cluster: &Cluster, replica: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(cluster.admin_address(replica)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: replica\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+    body.unwrap_or_else(|| panic!("no body in {answer:?}"))
+        .to_owned()
+}
+
+/// How many bundles the workers of a replica have passed.
+fn checked_by_workers(cluster: &Cluster, replica: u16) -> u64 {
+    let status: serde_json::Value =
+        serde_json::from_str(&page(cluster, replica, "/status")).unwrap();
+    status["workers"]["checked"].as_u64().unwrap()
+}
+
+#[test]
+fn replicas_with_and_without_worker_threads_serve_together() {
+    let mut cluster = Cluster::init(&[]);
+    add_workers(&cluster, 0, 2);
+    add_workers(&cluster, 1, 1);
+    (2..4).for_each(|replica| add_workers(&cluster, replica, 0));
+    (0..4).for_each(|replica| cluster.start_replica(replica));
+    let mut lines = String::new();
+    for i in 0..5000 {
+        writeln!(lines, "{{\"key\":\"{i:05}\",\"value\":\"{}\"}}", i * 7).unwrap();
+    }
+    let mut import = cluster
+        .kv(&["import", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = import.stdin.take().unwrap();
+    input.write_all(lines.as_bytes()).unwrap();
+    drop(input);
+    assert!(import.wait().unwrap().success());
+    assert_eq!(cluster.export(), lines);
+    cluster.wait_until_agreed();
+    assert!(checked_by_workers(&cluster, 0) > 0, "the leader's workers");
+    assert_eq!(checked_by_workers(&cluster, 2), 0, "it has none");
+    let metrics = page(&cluster, 3, "/metrics");
+    assert!(metrics.contains("atlas_operations_total"), "{metrics}");
+}
