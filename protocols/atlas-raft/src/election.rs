@@ -111,7 +111,9 @@ impl Raft {
         let stall = self.config.stall();
         let long_ago = |since: Time| now.since(since) > stall;
         let waits = self.waiting.is_some_and(|waiting| long_ago(waiting.since));
-        let stalled = waits && long_ago(self.decided_at) && self.leader.is_some();
+        // Where the window has ended, a checkpoint is what is missing.
+        let room = self.log.last() < self.high();
+        let stalled = waits && room && long_ago(self.decided_at) && self.leader.is_some();
         if stalled {
             self.decided_at = now; // not again at once
             self.distrust();

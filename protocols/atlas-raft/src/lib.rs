@@ -1,6 +1,5 @@
 //! Raft as a state machine without I/O.
 
-
 mod amnesia;
 pub mod bugs;
 mod config;

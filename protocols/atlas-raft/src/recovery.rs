@@ -176,6 +176,8 @@ impl Raft {
             seq
         };
         self.log.drop_to(keep_above);
+        // The checkpoint is durable, whatever the log's records of it are.
+        self.durable = self.durable.max(seq);
         self.raise_peers_to_base();
         self.compact(cx);
         self.tell_room(cx);

@@ -45,7 +45,11 @@ fn section_3_4_a_leader_that_crashes_is_replaced_within_a_few_time_outs() {
 fn section_3_6_a_vote_leaves_only_when_it_is_durable_and_survives_a_restart() {
     let mut voter = Solo::new(3);
     voter.request(1, 5, id(0, 0), false);
-    assert_eq!(voter.granted(), [] as [bool; 0], "the disk has not written it");
+    assert_eq!(
+        voter.granted(),
+        [] as [bool; 0],
+        "the disk has not written it"
+    );
     voter.sync();
     assert_eq!(voter.granted(), [true]);
     let durable = voter.last_lsn();
@@ -142,7 +146,11 @@ fn section_9_6_a_replica_with_a_higher_term_and_a_shorter_log_comes_back() {
     rig.settle();
     assert!(rig.raft(ahead).term >= View(9));
     let term = rig.raft(ahead).term;
-    assert!((0..3).all(|i| rig.raft(i).term == term), "{}", rig.describe());
+    assert!(
+        (0..3).all(|i| rig.raft(i).term == term),
+        "{}",
+        rig.describe()
+    );
 }
 
 #[test]
@@ -186,7 +194,10 @@ fn section_4_2_3_no_election_is_forced_on_a_sitting_leader() {
     leader.elect(&[1]);
     leader.pass(Duration::from_secs(5));
     leader.request(2, 9, id(99, 8), false);
-    assert!(leader.raft.leads(), "it steps down when it has lost its majority, not before");
+    assert!(
+        leader.raft.leads(),
+        "it steps down when it has lost its majority, not before"
+    );
 }
 
 #[test]
@@ -197,7 +208,10 @@ fn section_6_2_a_leader_without_its_majority_steps_down_and_its_clients_hear_it(
     let read = rig.read(leader);
     rig.run(3 * ELECTION_MAX);
     assert!(!rig.raft(leader).leads());
-    assert_eq!(rig.nodes[leader].leader, None, "requests no longer go to it");
+    assert_eq!(
+        rig.nodes[leader].leader, None,
+        "requests no longer go to it"
+    );
     assert_eq!(rig.answer(read), Some(None));
     assert!(rig.leader().is_some(), "the others have another");
 }
@@ -239,7 +253,11 @@ fn row_39_a_bridge_between_two_halves_is_enough_and_a_cut_link_costs_nothing() {
         let before = rig.leader().unwrap();
         let term = rig.raft(before).term;
         rig.run_millis(5000);
-        assert_eq!(rig.leader(), Some(before), "seed {seed}: leadership goes back and forth");
+        assert_eq!(
+            rig.leader(),
+            Some(before),
+            "seed {seed}: leadership goes back and forth"
+        );
         assert_eq!(rig.raft(before).term, term, "seed {seed}");
     }
 }
@@ -255,7 +273,10 @@ fn section_3_10_leadership_goes_where_the_operator_wants_it() {
         let asked = rig.now;
         rig.step(old, Input::Admin(Admin::TransferLeadership { to }));
         rig.run_until("the heir leads", |rig| rig.leader() == Some(to.index()));
-        assert!(rig.now.since(asked) < settings().election_min, "without a time-out");
+        assert!(
+            rig.now.since(asked) < settings().election_min,
+            "without a time-out"
+        );
         rig.settle();
     }
 }
@@ -270,7 +291,10 @@ fn section_3_10_a_hand_over_to_a_replica_that_is_down_is_given_up() {
     rig.step(old, Input::Admin(Admin::TransferLeadership { to }));
     rig.submit_to(&[old]);
     rig.run_millis(20);
-    assert!(!rig.nodes[old].pool.is_empty(), "nothing is proposed meanwhile");
+    assert!(
+        !rig.nodes[old].pool.is_empty(),
+        "nothing is proposed meanwhile"
+    );
     rig.run(2 * ELECTION_MAX);
     assert_eq!(rig.leader(), Some(old));
     assert!(rig.nodes[old].pool.is_empty(), "it goes on");
@@ -323,7 +347,11 @@ fn a_candidate_with_a_slow_disk_does_not_pile_up_terms() {
         rig.nodes[i].sync = Duration::from_millis(400); // longer than a time-out
     }
     rig.run_until("nobody leads", |rig| rig.leader().is_some());
-    assert!(rig.raft(rig.leader().unwrap()).term <= View(6), "{}", rig.describe());
+    assert!(
+        rig.raft(rig.leader().unwrap()).term <= View(6),
+        "{}",
+        rig.describe()
+    );
     rig.submit(3);
     rig.settle();
 }
@@ -349,9 +377,8 @@ fn a_message_of_another_epoch_or_of_a_learner_who_leads_is_refused() {
     use atlas_core::{OrderingProtocol, Reject};
     let rig = Rig::with(3, 1, 9, limits(), settings());
     let mut message = crate::message::Message::new(&rig.membership, View(1), Body::TimeoutNow);
-    let verify = |from, message: &_| {
-        Raft::verify(&rig.config(), &rig.membership, NodeId(from), message)
-    };
+    let verify =
+        |from, message: &_| Raft::verify(&rig.config(), &rig.membership, NodeId(from), message);
     assert_eq!(verify(1, &message), Ok(()));
     assert_eq!(verify(3, &message), Err(Reject::WrongSender));
     message.epoch = atlas_common::Epoch(1);
@@ -374,7 +401,10 @@ fn a_replica_without_records_has_no_term_and_one_with_a_gap_does_not_start() {
         Raft::recover(config.clone(), super::rig::membership(3, 0), recovery)
     };
     assert_eq!(recover(0, Vec::new()).unwrap().term, View(0));
-    assert!(matches!(recover(3, Vec::new()), Err(RecoverError::NotAMember(_))));
+    assert!(matches!(
+        recover(3, Vec::new()),
+        Err(RecoverError::NotAMember(_))
+    ));
     let (first, entries) = (SeqNo(5), vec![entry(1, "a")]);
     let gap = vec![(Lsn(1), Record::Entries { first, entries })];
     let error = recover(0, gap).unwrap_err();

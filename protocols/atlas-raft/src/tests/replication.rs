@@ -18,7 +18,11 @@ fn section_10_2_1_the_leader_sends_before_its_disk_and_counts_itself_after() {
     leader.step(Input::Propose(batch("x")));
     assert_eq!(leader.appends()[0].entries[0].batch, batch("x"), "at once");
     leader.accept(1, 1, 2, 0);
-    assert_eq!(leader.decided.len(), 1, "two of three, but one of them not on a disk");
+    assert_eq!(
+        leader.decided.len(),
+        1,
+        "two of three, but one of them not on a disk"
+    );
     leader.sync();
     assert_eq!(leader.decided.len(), 2);
 }
@@ -31,7 +35,11 @@ fn section_10_2_1_a_majority_of_others_decides_without_the_leaders_disk() {
     rig.submit(20);
     rig.run_millis(400);
     assert_eq!(rig.leader(), Some(leader));
-    assert!((0..3).all(|i| rig.nodes[i].pool.is_empty()), "{}", rig.describe());
+    assert!(
+        (0..3).all(|i| rig.nodes[i].pool.is_empty()),
+        "{}",
+        rig.describe()
+    );
     // What it has decided it may have lost: the others have it.
     rig.crash(leader);
     rig.nodes[leader].sync = Duration::from_micros(300);
@@ -51,7 +59,10 @@ fn section_3_5_an_entry_is_acknowledged_when_it_is_durable() {
     // The same again, while something newer is on its way to the disk.
     follower.append(1, 1, id(2, 1), vec![entry(1, "c")], 0);
     follower.append(1, 1, id(0, 0), vec![entry(1, "a"), entry(1, "b")], 0);
-    assert!(follower.accepted().is_empty(), "what it says now includes c");
+    assert!(
+        follower.accepted().is_empty(),
+        "what it says now includes c"
+    );
     follower.sync();
     assert_eq!(follower.accepted(), [3, 3]);
 }
@@ -88,7 +99,11 @@ fn section_3_5_conflicting_entries_give_way_and_everything_after_them() {
     assert_eq!(decided, [batch("a"), batch("d")]);
     let durable = follower.last_lsn();
     let restarted = follower.restarted(durable);
-    assert_eq!(restarted.raft.log.last_id(), id(2, 2), "on the disk as well");
+    assert_eq!(
+        restarted.raft.log.last_id(),
+        id(2, 2),
+        "on the disk as well"
+    );
 }
 
 /// PySyncObj #166: neither goes back, whatever arrives in whatever order.
@@ -107,12 +122,19 @@ fn figure_3_2_commit_and_match_index_never_fall() {
     assert_eq!(leader.raft.commit, SeqNo(4));
     assert_eq!(leader.raft.peers[1].matched, SeqNo(4));
     leader.hear(1, 1, rejected(2, 0, 0));
-    assert_eq!(leader.raft.peers[1].matched, SeqNo(4), "a refusal that was overtaken");
+    assert_eq!(
+        leader.raft.peers[1].matched,
+        SeqNo(4),
+        "a refusal that was overtaken"
+    );
     assert_eq!(leader.raft.peers[1].next, SeqNo(5));
     let mut follower = Solo::new(3);
     follower.append(1, 1, id(0, 0), vec![entry(1, "a"), entry(1, "b")], 2);
     follower.append(1, 1, id(0, 0), vec![entry(1, "a")], 1);
-    assert_eq!((follower.raft.commit, follower.decided.len()), (SeqNo(2), 2));
+    assert_eq!(
+        (follower.raft.commit, follower.decided.len()),
+        (SeqNo(2), 2)
+    );
     // A commit index above what this append shows to match is not believed for the rest.
     let mut other = Solo::new(3);
     other.append(1, 1, id(0, 0), vec![entry(1, "a"), entry(1, "b")], 0);
@@ -141,11 +163,19 @@ fn figure_3_7_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     assert_eq!(leader.raft.own_first, SeqNo(3));
     leader.accept(2, 3, 2, 0);
     leader.accept(3, 3, 2, 0);
-    assert_eq!(leader.raft.commit, SeqNo(0), "b is on a majority, and may be replaced yet");
+    assert_eq!(
+        leader.raft.commit,
+        SeqNo(0),
+        "b is on a majority, and may be replaced yet"
+    );
     leader.accept(2, 3, 3, 0);
     assert_eq!(leader.raft.commit, SeqNo(0));
     leader.accept(3, 3, 3, 0);
-    assert_eq!(leader.raft.commit, SeqNo(3), "the entry of the own term takes them along");
+    assert_eq!(
+        leader.raft.commit,
+        SeqNo(3),
+        "the entry of the own term takes them along"
+    );
 }
 
 /// A disk that reports late: the record that held an entry's place before says nothing about it.
@@ -174,7 +204,11 @@ fn asynchronous_appends_aba_a_record_that_was_replaced_makes_nothing_durable() {
     assert!(replica.raft.leads());
     assert_eq!(replica.raft.durable, SeqNo(2));
     replica.accept(1, 3, 3, 0);
-    assert_eq!(replica.raft.commit, SeqNo(2), "its own first entry is not on the disk");
+    assert_eq!(
+        replica.raft.commit,
+        SeqNo(2),
+        "its own first entry is not on the disk"
+    );
     replica.sync();
     assert_eq!(replica.raft.commit, SeqNo(3));
 }
@@ -190,7 +224,11 @@ fn section_10_2_1_appends_follow_each_other_and_one_acknowledgement_covers_all()
     for text in ["a", "b", "c", "d"] {
         leader.step(Input::Propose(batch(text)));
     }
-    let all = leader.out.iter().filter(|(to, _)| *to == Recipients::Others).count();
+    let all = leader
+        .out
+        .iter()
+        .filter(|(to, _)| *to == Recipients::Others)
+        .count();
     assert_eq!(all, 4, "each at once, and encoded once for all");
     leader.sync();
     leader.accept(1, 1, 5, 0);
@@ -214,7 +252,8 @@ fn what_a_follower_may_have_unacknowledged_is_bounded_by_entries_and_bytes() {
             leader.step(Input::Propose(batch(text)));
         }
         let to_one = |leader: &mut Solo| -> usize {
-            let to = |to: &Recipients| [Recipients::Others, Recipients::One(NodeId(1))].contains(to);
+            let to =
+                |to: &Recipients| [Recipients::Others, Recipients::One(NodeId(1))].contains(to);
             let out = std::mem::take(&mut leader.out);
             let appends = out.into_iter().filter(|(r, _)| to(r));
             let count = |(_, message): (Recipients, crate::message::Message)| match message.body {
@@ -241,7 +280,10 @@ fn a_commit_is_told_at_once_when_nothing_else_goes_out() {
         (0..3).all(|i| rig.raft(i).commit.0 == last) && rig.nodes[leader].pool.is_empty()
     });
     // Three hops of 3 ms at most, and two syncs: sooner than any heartbeat.
-    assert!(rig.now.since(submitted) < Duration::from_millis(11), "request {request}");
+    assert!(
+        rig.now.since(submitted) < Duration::from_millis(11),
+        "request {request}"
+    );
 }
 
 fn rejected(previous: u64, hint: u64, term: u64) -> Body {
@@ -272,8 +314,16 @@ fn section_3_5_a_follower_hints_at_where_the_logs_may_meet() {
             _ => None,
         })
         .collect();
-    assert_eq!(hints, [id(5, 2), id(2, 1)], "its end; the end of the earlier term");
-    assert_eq!(follower.raft.log.last(), SeqNo(5), "a refusal changes nothing");
+    assert_eq!(
+        hints,
+        [id(5, 2), id(2, 1)],
+        "its end; the end of the earlier term"
+    );
+    assert_eq!(
+        follower.raft.log.last(),
+        SeqNo(5),
+        "a refusal changes nothing"
+    );
 }
 
 #[test]
@@ -287,7 +337,11 @@ fn section_3_5_a_leader_goes_back_by_whole_terms_and_not_at_old_refusals() {
     // Replica 1 has entries 4 to 9 of term 2 where this log has terms 1 and 3.
     leader.hear(1, 4, rejected(6, 6, 2));
     let append = &leader.appends()[0];
-    assert_eq!(append.previous, id(3, 1), "the last that is not above term 2");
+    assert_eq!(
+        append.previous,
+        id(3, 1),
+        "the last that is not above term 2"
+    );
     leader.hear(1, 4, rejected(6, 6, 2));
     assert!(leader.appends().is_empty(), "the same refusal again");
     leader.accept(1, 4, 7, 0);
@@ -313,7 +367,11 @@ fn section_3_5_logs_that_differ_in_many_terms_meet_after_few_messages() {
     rig.nodes[leader].pool.clear(); // its clients have given up
     let before = rig.sent("rejected");
     rig.settle();
-    assert!(rig.sent("rejected") - before <= 6, "{}", rig.sent("rejected") - before);
+    assert!(
+        rig.sent("rejected") - before <= 6,
+        "{}",
+        rig.sent("rejected") - before
+    );
 }
 
 #[test]

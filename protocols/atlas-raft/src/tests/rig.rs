@@ -153,8 +153,7 @@ pub(super) fn membership(voters: usize, learners: usize) -> Arc<Membership> {
     };
     let members = (0..voters + learners).map(member).collect();
     let (genesis, verifier) = (Digest::of(b"rig"), Arc::new(Ed25519));
-    let membership =
-        Membership::new(genesis, Epoch(0), FaultModel::Crash, members, verifier);
+    let membership = Membership::new(genesis, Epoch(0), FaultModel::Crash, members, verifier);
     Arc::new(membership.unwrap())
 }
 
@@ -227,7 +226,10 @@ impl Rig {
     pub(super) fn leader(&self) -> Option<usize> {
         let alive = self.alive();
         let leads = |i: &usize| self.raft(*i).leads() && !self.nodes[*i].paused;
-        alive.into_iter().filter(leads).max_by_key(|i| self.raft(*i).term)
+        alive
+            .into_iter()
+            .filter(leads)
+            .max_by_key(|i| self.raft(*i).term)
     }
 
     /// Runs until somebody leads and has committed an entry of its term.
@@ -359,7 +361,10 @@ impl Rig {
     pub(super) fn read(&mut self, i: usize) -> ReadId {
         self.asked += 1;
         let id = ReadId(self.asked);
-        let least = self.decisions.last_key_value().map_or(SeqNo::ZERO, |(seq, _)| *seq);
+        let least = self
+            .decisions
+            .last_key_value()
+            .map_or(SeqNo::ZERO, |(seq, _)| *seq);
         let answer = None;
         self.reads.insert(id, PendingRead { least, answer });
         self.step(i, Input::Read(id));

@@ -84,7 +84,10 @@ impl Solo {
         let mut effects = Vec::new();
         let (rng, lsn) = (&mut self.rng, &mut self.last_lsn);
         let wall = AgreedTime::default();
-        self.raft.step(input, &mut Context::new(self.now, wall, rng, lsn, &mut effects));
+        self.raft.step(
+            input,
+            &mut Context::new(self.now, wall, rng, lsn, &mut effects),
+        );
         for effect in effects {
             match effect {
                 Effect::Persist { lsn, record } => drop(self.log.insert(lsn, record)),
@@ -125,8 +128,7 @@ impl Solo {
         let (from, term) = (NodeId(from), View(term));
         let message = Message::new(&self.membership, term, body);
         let any = &mut |_: &Batch| Ok(());
-        let checked =
-            Verified::check::<Raft>(&self.config, &self.membership, from, message, any);
+        let checked = Verified::check::<Raft>(&self.config, &self.membership, from, message, any);
         let message = checked.unwrap();
         self.step(Input::Message { from, message });
     }
@@ -168,7 +170,11 @@ impl Solo {
 
     pub(super) fn request(&mut self, from: u32, term: u64, last: EntryId, pre: bool) {
         let forced = false;
-        self.hear(from, term, Body::RequestVote(RequestVote { last, pre, forced }));
+        self.hear(
+            from,
+            term,
+            Body::RequestVote(RequestVote { last, pre, forced }),
+        );
     }
 
     pub(super) fn vote(&mut self, from: u32, term: u64, pre: bool) {
@@ -181,9 +187,13 @@ impl Solo {
         let before = self.raft.term.0;
         self.pass(Duration::from_secs(1));
         self.step(Input::Timeout(Timer::Election));
-        voters.iter().for_each(|voter| self.vote(*voter, before, true));
+        voters
+            .iter()
+            .for_each(|voter| self.vote(*voter, before, true));
         self.sync();
-        voters.iter().for_each(|voter| self.vote(*voter, before + 1, false));
+        voters
+            .iter()
+            .for_each(|voter| self.vote(*voter, before + 1, false));
         assert!(self.raft.leads());
         self.sync();
     }
@@ -224,7 +234,11 @@ impl Solo {
 
     /// The replica after a crash that kept what was durable.
     pub(super) fn restarted(self, durable: Lsn) -> Self {
-        let records: Vec<_> = self.log.range(..=durable).map(|(l, r)| (*l, r.clone())).collect();
+        let records: Vec<_> = self
+            .log
+            .range(..=durable)
+            .map(|(l, r)| (*l, r.clone()))
+            .collect();
         let recovery = Recovery {
             me: self.raft.me,
             origin: Origin::Restart,

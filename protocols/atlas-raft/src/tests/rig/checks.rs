@@ -25,7 +25,10 @@ impl Rig {
                 let leader = *self.leaders.entry(term).or_insert(from);
                 assert_eq!(leader, from, "two leaders in term {term}");
             }
-            Body::Vote { pre: false, granted: true } => {
+            Body::Vote {
+                pre: false,
+                granted: true,
+            } => {
                 let Recipients::One(to) = to else {
                     panic!("a vote is for one candidate");
                 };
@@ -50,7 +53,11 @@ impl Rig {
         let earlier = *self.votes.entry((node.id, term)).or_insert(candidate);
         // One that lost its log may vote again where its vote can no longer matter.
         let excused = self.forgot.contains(&node.id);
-        assert!(earlier == candidate || excused, "{} votes twice in {term}", node.id);
+        assert!(
+            earlier == candidate || excused,
+            "{} votes twice in {term}",
+            node.id
+        );
         if has_bug() {
             return;
         }
@@ -62,11 +69,18 @@ impl Rig {
         // Later ones may have been written by now; the vote itself must be among them.
         let mut hard = hard.take_while(|hard| hard.term >= term);
         let kept = hard.any(|hard| (hard.term, hard.voted) == (term, Some(candidate)));
-        let later = node.log.range(..=node.durable).any(|(_, record)| match record {
-            Record::Hard(hard) => hard.term > term,
-            _ => false,
-        });
-        assert!(kept || later, "{} sends a vote that is not durable", node.id);
+        let later = node
+            .log
+            .range(..=node.durable)
+            .any(|(_, record)| match record {
+                Record::Hard(hard) => hard.term > term,
+                _ => false,
+            });
+        assert!(
+            kept || later,
+            "{} sends a vote that is not durable",
+            node.id
+        );
     }
 
     /// The last entry that the replica would have after a power cut now.
@@ -85,7 +99,10 @@ impl Rig {
     /// State Machine Safety, and decisions in order.
     pub(super) fn check_decision(&mut self, i: usize, seq: SeqNo, batch: &Batch) {
         let node = &self.nodes[i];
-        let last = node.decided.last_key_value().map_or(SeqNo::ZERO, |(seq, _)| *seq);
+        let last = node
+            .decided
+            .last_key_value()
+            .map_or(SeqNo::ZERO, |(seq, _)| *seq);
         assert_eq!(seq, last.next(), "decisions come in order at {}", node.id);
         let known = *self.decisions.entry(seq).or_insert(batch.digest());
         assert_eq!(known, batch.digest(), "agreement in slot {seq}");
@@ -96,8 +113,13 @@ impl Rig {
         let Some(raft) = &self.nodes[i].protocol else {
             return;
         };
-        let windows = 3 * self.limits.window + 16;
-        assert!(raft.log.len() as u64 <= windows, "{} entries", raft.log.len());
+        // A log transfer brings a window at a time.
+        let windows = 4 * self.limits.window + 16;
+        assert!(
+            raft.log.len() as u64 <= windows,
+            "{} entries",
+            raft.log.len()
+        );
         assert!(raft.log.base().0 <= raft.commit && raft.commit <= raft.log.last());
         assert!(raft.durable <= raft.log.last() && raft.log.base().0 <= raft.low);
     }
@@ -109,7 +131,10 @@ impl Rig {
         read.answer = Some(at);
         if let Some(seq) = at {
             let least = read.least;
-            assert!(seq >= least, "{i} reads at {seq} where {least} was decided before");
+            assert!(
+                seq >= least,
+                "{i} reads at {seq} where {least} was decided before"
+            );
         }
     }
 

@@ -21,8 +21,14 @@ impl Rig {
         };
         let mut effects = Vec::new();
         let (rng, lsn) = (&mut node.rng, &mut node.last_lsn);
-        protocol.step(input, &mut Context::new(self.now, wall, rng, lsn, &mut effects));
-        let before = node.log.last_key_value().map_or(node.durable, |(lsn, _)| *lsn);
+        protocol.step(
+            input,
+            &mut Context::new(self.now, wall, rng, lsn, &mut effects),
+        );
+        let before = node
+            .log
+            .last_key_value()
+            .map_or(node.durable, |(lsn, _)| *lsn);
         for effect in effects {
             self.carry_out(i, effect);
         }
@@ -183,7 +189,10 @@ impl Rig {
 
     pub(super) fn watch_oldest(&mut self, i: usize) {
         let node = &self.nodes[i];
-        let oldest = node.pool.iter().min_by_key(|(number, (_, since))| (*since, **number));
+        let oldest = node
+            .pool
+            .iter()
+            .min_by_key(|(number, (_, since))| (*since, **number));
         let waiting = oldest.map(|(_, (bytes, since))| Waiting {
             oldest: Digest::of(bytes),
             since: *since,
@@ -198,7 +207,10 @@ impl Rig {
     pub(super) fn offer(&mut self, i: usize) {
         loop {
             let node = &self.nodes[i];
-            let next = node.pool.iter().find(|(number, _)| !node.taken.contains(number));
+            let next = node
+                .pool
+                .iter()
+                .find(|(number, _)| !node.taken.contains(number));
             let Some((number, (bytes, _))) = next.filter(|_| node.wants_batch && !node.paused)
             else {
                 return;

@@ -58,13 +58,21 @@ impl Rig {
         let status = |i: &usize| {
             let (status, last) = (self.raft(*i).status(), self.raft(*i).log.last_id());
             let pool = self.nodes[*i].pool.len();
-            format!("\n{i}: {status:?} last {last:?} pool {pool}")
+            let (raft, durable) = (self.raft(*i), self.raft(*i).durable);
+            let (memory, peers) = (&raft.amnesia, &raft.peers);
+            format!(
+                "\n{i}: {status:?} last {last:?} durable {durable:?} pool {pool} {memory:?} {peers:?}"
+            )
         };
         self.alive().iter().map(status).collect()
     }
 
     fn advance_until(&mut self, end: Time) -> bool {
-        let running = self.nodes.iter().enumerate().filter(|(_, node)| !node.paused);
+        let running = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !node.paused);
         let timer = running
             .filter_map(|(i, node)| Some((node.timers.next_deadline()?, i)))
             .min();
@@ -150,7 +158,10 @@ impl Rig {
     /// The replica's own checkpoint is durable.
     fn stored(&mut self, i: usize, life: u32, checkpoint: Installed) {
         let node = &mut self.nodes[i];
-        let newer = node.checkpoint.as_ref().is_none_or(|c| c.seq() < checkpoint.seq());
+        let newer = node
+            .checkpoint
+            .as_ref()
+            .is_none_or(|c| c.seq() < checkpoint.seq());
         if newer && node.life == life && node.protocol.is_some() {
             let certificate = Arc::clone(&checkpoint.certificate);
             node.checkpoint = Some(checkpoint);
@@ -180,8 +191,9 @@ impl Rig {
         if let Some(installed) = checkpoint.filter(|c| c.seq() > own && !skip) {
             self.install(i, installed, &decided);
         }
+        let to = self.raft(i).status().decided.plus(self.limits.window);
         for (seq, (batch, proof)) in decided {
-            if seq > self.raft(i).status().decided {
+            if seq > self.raft(i).status().decided && seq <= to {
                 self.transferred += 1;
                 self.step(i, Input::Decided { seq, batch, proof });
             }
@@ -198,7 +210,10 @@ impl Rig {
         self.installs += 1;
         let low = installed.seq();
         let node = &mut self.nodes[i];
-        node.decided = decided.range(..=low).map(|(s, d)| (*s, d.clone())).collect();
+        node.decided = decided
+            .range(..=low)
+            .map(|(s, d)| (*s, d.clone()))
+            .collect();
         let bundles = node.decided.values().flat_map(|(batch, _)| batch.bundles());
         let known: BTreeSet<u64> = bundles.map(request_of).collect();
         node.pool.retain(|number, _| !known.contains(number));
