@@ -283,8 +283,8 @@ impl Rabia {
         }
         Some(match slot.candidate {
             Some(digest) if ones >= self.quorum() => Vote::Batch(digest),
-            _ if states - ones >= self.quorum() => Vote::Null,
-            _ => Vote::Unsure,
+            Some(digest) if states - ones < self.quorum() => Vote::Unsure(digest),
+            _ => Vote::Null,
         })
     }
 

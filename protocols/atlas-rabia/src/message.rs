@@ -91,8 +91,9 @@ pub enum Said {
 /// A vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Vote {
-    /// No majority of states was seen: `?` in the paper.
-    Unsure,
+    /// No majority of states was seen, so some were 1, with this batch: `?` in the paper. It is named
+    /// so that the voter still knows it after a crash, should the coin fall on 1.
+    Unsure(Digest),
     /// A majority of states was 0: the slot stays empty.
     Null,
     /// A majority of states was 1: the slot holds this batch.
@@ -115,8 +116,8 @@ impl Said {
         match self {
             Self::Proposal(digest) | Self::State { state: digest, .. } => *digest,
             Self::Vote { vote, .. } => match vote {
-                Vote::Batch(digest) => Some(*digest),
-                Vote::Null | Vote::Unsure => None,
+                Vote::Batch(digest) | Vote::Unsure(digest) => Some(*digest),
+                Vote::Null => None,
             },
         }
     }

@@ -206,6 +206,11 @@ impl Rabia {
             }
         }
         self.proposed.retain(|_, seq| *seq > low);
+        // An installed state may hold the own batch, in a slot that is never handed over.
+        let history = |digest: &Digest| self.done.get(digest).is_some_and(|seq| *seq <= low);
+        if self.own.is_some_and(|own| history(&own.digest)) {
+            self.own = None;
+        }
         let window = self.config.window;
         let done = &mut self.done;
         for digest in self

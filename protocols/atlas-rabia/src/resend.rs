@@ -2,7 +2,7 @@
 
 use crate::message::{Item, Message, Round};
 use crate::rabia::{Cx, Rabia, Timer};
-use crate::slot::{Stage, Voters};
+use crate::slot::{Slot, Stage, Voters};
 use crate::verify::{DECISIONS_MAX, ITEMS_MAX};
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::Recipients;
@@ -99,26 +99,29 @@ impl Rabia {
         }
         self.ask_again(cx);
         self.spread_again(cx);
-        let old = cx.now();
         let (mut items, mut silent) = (Vec::new(), Voters::default());
         let last = self.heard.min(self.decided.plus(SLOTS_PER_RESEND));
         let mut seq = self.decided.next();
         while seq <= last {
-            match self.slots.get(&seq) {
-                Some(slot) if !slot.is_undecided() => {}
-                Some(slot) if slot.stage != Stage::Heard => {
-                    if slot.moved.after(self.config.resend / 2) <= old {
-                        silent = silent.and(slot.missing(self.voters()));
-                        let said = slot.own_words(self.me, slot.phase, 1);
-                        items.extend(said.into_iter().map(|said| Item { seq, said }));
-                    }
-                }
-                _ if self.may_begin(seq) => self.join(seq, cx),
-                _ => {}
+            if self.slots.get(&seq).is_some_and(Slot::in_flight) {
+                self.words_again(seq, cx.now(), &mut items, &mut silent);
+            } else if self.may_begin(seq) {
+                self.join(seq, cx);
             }
             seq = seq.next();
         }
         self.send_again(items, silent, cx);
+    }
+
+    /// What was said last in a slot that has not moved for a while, and who has not answered it.
+    fn words_again(&self, seq: SeqNo, now: Time, items: &mut Vec<Item>, silent: &mut Voters) {
+        let slot = self.slots.get(&seq);
+        let old = |slot: &&Slot| slot.moved.after(self.config.resend / 2) <= now;
+        if let Some(slot) = slot.filter(old) {
+            *silent = silent.and(slot.missing(self.voters()));
+            let said = slot.own_words(self.me, slot.phase, 1);
+            items.extend(said.into_iter().map(|said| Item { seq, said }));
+        }
     }
 
     fn send_again(&mut self, items: Vec<Item>, mut silent: Voters, cx: &mut Cx<'_>) {

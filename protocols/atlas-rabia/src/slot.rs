@@ -161,7 +161,7 @@ impl Slot {
             Said::Vote { vote, .. } if !tally.votes.contains(from) => {
                 tally.votes.insert(from);
                 match vote {
-                    Vote::Unsure => {}
+                    Vote::Unsure(_) => {}
                     Vote::Null => tally.vote_nulls.insert(from),
                     Vote::Batch(_) => tally.vote_ones.insert(from),
                 }
@@ -187,7 +187,8 @@ impl Slot {
             Said::Proposal(_) => self.stage = Stage::Exchange,
             Said::State { phase, state } => {
                 (self.stage, self.phase) = (Stage::State, phase);
-                while self.first_phase < phase {
+                // Late votes of the phase before may still decide.
+                while self.first_phase + 1 < phase {
                     self.tallies.pop_front();
                     self.first_phase += 1;
                 }
@@ -200,7 +201,7 @@ impl Slot {
                 self.stage = Stage::Vote;
                 if let Some(own) = self.own.last_mut() {
                     own.vote = Some(match vote {
-                        Vote::Unsure => OwnVote::Unsure,
+                        Vote::Unsure(_) => OwnVote::Unsure,
                         Vote::Null => OwnVote::Null,
                         Vote::Batch(_) => OwnVote::Batch,
                     });
@@ -227,6 +228,11 @@ impl Slot {
         let ahead = phase.checked_sub(self.first_phase.max(1));
         let tally = ahead.and_then(|ahead| self.tallies.get(ahead as usize));
         tally.copied().unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn kept_tallies(&self) -> usize {
+        self.tallies.len()
     }
 
     /// Whose proposals are here.
@@ -283,9 +289,10 @@ impl Slot {
         let later = phases.flat_map(|(phase, own)| {
             let state = self.candidate.filter(|_| own.state);
             let vote = own.vote.map(|vote| match (vote, self.candidate) {
-                (OwnVote::Null, _) => Vote::Null,
                 (OwnVote::Batch, Some(digest)) => Vote::Batch(digest),
-                (OwnVote::Unsure | OwnVote::Batch, _) => Vote::Unsure,
+                (OwnVote::Unsure, Some(digest)) => Vote::Unsure(digest),
+                // Whoever says another vote knows the batch.
+                (_, _) => Vote::Null,
             });
             let vote = vote.map(|vote| Said::Vote { phase, vote });
             [Some(Said::State { phase, state }), vote]

@@ -109,6 +109,7 @@ pub(super) struct Rig {
     submitted: u64,
     /// Everything that a replica has ever said to others.
     words: BTreeMap<(NodeId, SeqNo, u32, bool), Said>,
+    coins: BTreeMap<(SeqNo, u32), bool>,
 }
 
 pub(super) fn limits() -> Limits {
@@ -163,6 +164,7 @@ impl Rig {
             rng: SeededRng::new(seed),
             submitted: 0,
             words: BTreeMap::new(),
+            coins: BTreeMap::new(),
         };
         for i in 0..all {
             rig.boot(i, Origin::Genesis);
@@ -173,7 +175,7 @@ impl Rig {
     pub(super) fn config(&self) -> RabiaConfig {
         let config = RabiaConfig::new(&self.limits, PATIENCE, RESEND, STATUS).unwrap();
         #[cfg(feature = "seeded-bugs")]
-        if let Some(bug) = super::bugs::BUG.get() {
+        if let Some(bug) = super::random::BUG.get() {
             return config.with_bug(bug);
         }
         config

@@ -25,6 +25,10 @@ impl Rig {
         let before = *lsn;
         let mut cx = Context::new(self.now, wall, rng, lsn, &mut effects);
         protocol.step(input, &mut cx);
+        for flip in protocol.flips() {
+            let known = *self.coins.entry((flip.seq, flip.phase)).or_insert(flip.one);
+            assert_eq!(known, flip.one, "a coin of its own: {flip:?}");
+        }
         for effect in effects {
             self.carry_out(i, effect);
         }

@@ -53,7 +53,16 @@ impl Rig {
     }
 
     pub(in crate::tests) fn describe(&self) -> String {
-        let status = |i: &usize| format!("\n{i}: {:?}", self.rabia(*i).status());
+        let status = |i: &usize| {
+            let (rabia, node) = (self.rabia(*i), &self.nodes[*i]);
+            let waiting = (
+                rabia.own,
+                node.pool.len(),
+                node.decided.len(),
+                node.wants_batch,
+            );
+            format!("\n{i}: {:?} {waiting:?}", rabia.status())
+        };
         self.alive().iter().map(status).collect()
     }
 
