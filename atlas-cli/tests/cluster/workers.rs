@@ -59,5 +59,5 @@ fn replicas_with_and_without_worker_threads_serve_together() {
     assert!(checked_by_workers(&cluster, 0) > 0, "the leader's workers");
     assert_eq!(checked_by_workers(&cluster, 2), 0, "it has none");
     let metrics = page(&cluster, 3, "/metrics");
-    assert!(metrics.contains("atlas_operations_total"), "{metrics}");
+    assert!(metrics.contains("atlas_decisions_total"), "{metrics}");
 }
