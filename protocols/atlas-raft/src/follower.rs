@@ -120,10 +120,14 @@ impl Raft {
         if first <= self.commit {
             return Taken::Impossible;
         }
-        // What there is no room for is left out, and said so.
-        let room = usize::try_from(self.room().next().since(first)).unwrap_or(usize::MAX);
-        self.cramped = entries.len() - new > room;
-        entries.truncate(new.saturating_add(room));
+        // What there is no room for is left out, and said so. Empty entries need none: if the one
+        // that a leader begins its term with did, a log that had filled up with those of leaders that
+        // came to nothing would never be committed, nor any room made.
+        let room = self.room();
+        let needs_room = |i: usize| place(i) > room && !entries[i].batch.is_null();
+        let fits = (new..entries.len()).find(|i| needs_room(*i));
+        self.cramped = fits.is_some();
+        entries.truncate(fits.unwrap_or(entries.len()));
         let fresh = entries.split_off(new);
         let matched = first.prev().plus(fresh.len() as u64);
         self.append(first, fresh, cx);

@@ -106,7 +106,16 @@ impl Raft {
             .matched
             .max(self.log.base().0)
             .plus(self.config.settings.entries_in_flight_max);
-        self.log.last().min(peer.room).min(in_flight)
+        self.log.last().min(self.fits(peer.room)).min(in_flight)
+    }
+
+    /// Empty entries need no room.
+    fn fits(&self, room: SeqNo) -> SeqNo {
+        let mut last = room;
+        while self.log.batch(last.next()).is_some_and(Batch::is_null) {
+            last = last.next();
+        }
+        last
     }
 
     fn may_send(&self, i: usize) -> bool {

@@ -152,6 +152,14 @@ impl Log {
     }
 
     #[cfg(test)]
+    pub(crate) fn len_without_nulls(&self) -> usize {
+        self.slots
+            .iter()
+            .filter(|slot| !slot.batch.is_null())
+            .count()
+    }
+
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }

@@ -64,6 +64,33 @@ fn trouble(rig: &mut Rig, rng: &mut SeededRng) {
     }
 }
 
+/// Leaders come to little: each is cut off, or crashes, a few milliseconds into its term, and comes
+/// back when another has begun (figure 3.7).
+fn storm(rig: &mut Rig, rng: &mut SeededRng) {
+    let end = rig.now.after(Duration::from_millis(1500));
+    let last = rig.leader().map(|leader| rig.raft(leader).term);
+    while rig.leader().map(|leader| rig.raft(leader).term) <= last && rig.now < end {
+        rig.run(Duration::from_micros(500));
+    }
+    rig.run(Duration::from_micros(rng.between(0, 12_000)));
+    if rng.chance(0.3) {
+        rig.cuts.clear();
+    }
+    let Some(leader) = rig.leader() else {
+        return;
+    };
+    for i in 0..rig.nodes.len() {
+        if rig.nodes[i].protocol.is_none() {
+            start(rig, i);
+        }
+    }
+    if rng.chance(0.5) {
+        rig.crash(leader);
+    } else {
+        rig.isolate(leader);
+    }
+}
+
 fn start(rig: &mut Rig, i: usize) {
     if rig.forgot.contains(&rig.nodes[i].id) {
         rig.reboot_wiped(i);
@@ -78,10 +105,15 @@ fn random_run(seed: u64) {
     let n = [3, 3, 3, 5, 5, 4, 7][seed as usize % 7];
     let learners = usize::from(rng.chance(0.2));
     let lease = rng.chance(0.3).then(|| Duration::from_millis(120));
+    // In some runs entries go one by one, so that terms end in the middle.
+    let one_by_one = rng.chance(0.4);
     let settings = RaftSettings {
         lease,
+        append_bytes_max: if one_by_one { 1 } else { 1 << 20 },
+        entries_in_flight_max: if one_by_one { 1 } else { 256 },
         ..settings()
     };
+    let stormy = rng.chance(0.3);
     let mut rig = Rig::with(n, learners, seed, small(), settings);
     rig.loss = 0.04 * rng.below(5) as f64;
     for node in &mut rig.nodes {
@@ -96,7 +128,11 @@ fn random_run(seed: u64) {
                 rig.read(*i);
             }
         }
-        trouble(&mut rig, &mut rng);
+        if stormy {
+            storm(&mut rig, &mut rng);
+        } else {
+            trouble(&mut rig, &mut rng);
+        }
     }
     rig.cuts.clear();
     rig.loss = 0.0;

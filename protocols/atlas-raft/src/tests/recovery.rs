@@ -3,12 +3,13 @@
 use super::rig::{Rig, limits};
 use super::solo::{Solo, batch, entry, id};
 use crate::Raft;
-use crate::message::Body;
+use crate::message::{Append, Body, Entry, Message};
 use crate::record::Record;
 use atlas_common::rng::SeededRng;
 use atlas_common::{Lsn, NodeId, SeqNo, View};
 use atlas_core::{
-    CheckpointCertificate, CheckpointId, Input, Installed, OrderingProtocol, Origin, Recovery,
+    Batch, CheckpointCertificate, CheckpointId, Input, Installed, OrderingProtocol, Origin,
+    Recovery,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -144,6 +145,34 @@ fn section_5_1_without_checkpoints_the_window_ends_and_with_one_it_moves() {
         rig.step(i, Input::Checkpointed(certificate));
     }
     rig.run_until("goes on", |rig| rig.raft(next).commit >= SeqNo(56));
+}
+
+/// Leaders that come to nothing leave their first entries behind.
+#[test]
+fn a_log_full_of_the_first_entries_of_leaders_can_still_be_committed() {
+    let mut rig = Rig::new(3, 7);
+    rig.checkpoints = false;
+    let full = 2 * rig.limits.window + 20;
+    for term in 0..full {
+        for i in 0..3 {
+            let entries = vec![Entry {
+                term: View(term + 1),
+                batch: Batch::null(),
+            }];
+            let append = Append {
+                previous: id(term, term),
+                entries,
+                commit: SeqNo(0),
+                round: 0,
+            };
+            let body = Body::Append(append);
+            let message = Message::new(&rig.membership, View(term + 1), body);
+            rig.inject((i + 1) % 3, i, message).unwrap();
+        }
+    }
+    rig.run_until("somebody leads", |rig| rig.leader().is_some());
+    let leader = rig.elect();
+    assert!(rig.raft(leader).commit > SeqNo(full));
 }
 
 /// A follower whose application is slow takes no more than it has room for, and says so.
