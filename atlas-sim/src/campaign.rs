@@ -18,6 +18,8 @@ pub struct Summary {
     pub counting: u64,
     /// Those of them with two view changes or more that had slots in flight.
     pub with_view_changes: u64,
+    /// Those of the seeds that count in which a slot stayed empty and one took a second phase.
+    pub with_second_phases: u64,
     /// Calls answered.
     pub operations: u64,
     /// View changes.
@@ -45,6 +47,9 @@ impl Summary {
         if report.counts() {
             self.counting += 1;
             self.with_view_changes += u64::from(report.view_changes_in_flight >= 2);
+            let randomised = ["null slots", "second phases"];
+            let all = randomised.iter().all(|name| report.counter(name) > 0);
+            self.with_second_phases += u64::from(all);
         }
         self.operations += report.operations;
         self.view_changes += report.view_changes;
@@ -93,6 +98,16 @@ impl fmt::Display for Summary {
             self.with_view_changes,
             share(self.with_view_changes, self.counting)
         )?;
+        if self.counters.contains_key("second phases") {
+            let (with, share) = (
+                self.with_second_phases,
+                share(self.with_second_phases, self.counting),
+            );
+            writeln!(
+                f,
+                "{with} of them ({share:.0} %) with null slots and second phases"
+            )?;
+        }
         writeln!(
             f,
             "{} operations, {} view changes ({} with slots in flight), {} events",

@@ -6,6 +6,7 @@
 
 pub mod agreement;
 pub mod execution;
+pub mod facts;
 pub mod history;
 pub mod limits;
 pub mod linearizability;
@@ -148,6 +149,20 @@ pub enum Violation {
         found: u64,
         /// How large it may be.
         limit: u64,
+    },
+    /// Two correct replicas, or one at two times, hold different things for true.
+    #[error("{what}: replica {first} holds {one}, replica {second} {other}")]
+    Fact {
+        /// What about.
+        what: String,
+        /// One replica.
+        first: NodeId,
+        /// What it holds.
+        one: u64,
+        /// Another.
+        second: NodeId,
+        /// What that one holds.
+        other: u64,
     },
     /// The plan cannot be run.
     #[error("the plan cannot be run: {0}")]

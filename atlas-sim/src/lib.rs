@@ -70,6 +70,7 @@ mod node;
 mod panics;
 pub mod plan;
 pub mod protocol;
+mod protocols;
 pub mod scenarios;
 mod shared;
 pub mod trace;

@@ -54,7 +54,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.protocol.as_str() {
         "pbft" => run::<atlas_pbft::Pbft>(&arguments),
-        other => bail!("protocol `{other}` is not known here: expected pbft"),
+        "rabia" => run::<atlas_rabia::Rabia>(&arguments),
+        other => bail!("protocol `{other}` is not known here: expected pbft or rabia"),
     }
 }
 

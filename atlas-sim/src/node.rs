@@ -224,8 +224,19 @@ impl<P: SimProtocol> Node<P> {
             self.carry_out(effect, shared);
         }
         self.watch_slots();
+        self.check_facts(shared);
         self.start_sync(shared);
         self.schedule_timer(shared);
+    }
+
+    fn check_facts(&self, shared: &mut Shared<P>) {
+        let Some(running) = self.running.as_ref().filter(|_| self.is_correct()) else {
+            return;
+        };
+        for fact in running.core.protocol().facts() {
+            let same = shared.oracles.facts.held(self.id, fact);
+            shared.note(same);
+        }
     }
 
     /// Remembers how many slots were in flight when a view was left.

@@ -2,7 +2,7 @@
 
 use crate::adversary::Adversary;
 use atlas_common::crypto::Signer;
-use atlas_common::{Digest, NodeId};
+use atlas_common::{Digest, NodeId, SeqNo};
 use atlas_core::{Limits, OrderingProtocol};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,17 @@ pub struct Setup {
     pub bug: Option<&'static str>,
 }
 
+/// Something that all correct replicas must agree on, such as the side of a common coin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// What it is about: equal for all replicas.
+    pub name: &'static str,
+    /// Where: a slot, and what is needed besides to tell facts apart.
+    pub at: (SeqNo, u64),
+    /// What it is.
+    pub value: u64,
+}
+
 /// A protocol that the simulator can run. A protocol of one's own needs [`Self::config`] only; the
 /// rest makes transcripts readable and adversaries clever.
 pub trait SimProtocol: OrderingProtocol {
@@ -37,6 +48,19 @@ pub trait SimProtocol: OrderingProtocol {
     fn describe(message: &Self::Message) -> String {
         let text = format!("{message:?}");
         text.chars().take(120).collect()
+    }
+
+    /// What a correct replica holds for true that all correct replicas must agree on, besides
+    /// decisions; the newest few will do. Looked at after every step.
+    #[must_use]
+    fn facts(&self) -> Vec<Fact> {
+        Vec::new()
+    }
+
+    /// What a replica has counted in this life, by name.
+    #[must_use]
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 
     /// The names of the adversaries that know this protocol. Those that need no such knowledge

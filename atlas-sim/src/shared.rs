@@ -4,6 +4,7 @@ use crate::adversary::Packet;
 use crate::checkers::Violation;
 use crate::checkers::agreement::Agreement;
 use crate::checkers::execution::Execution;
+use crate::checkers::facts::Facts;
 use crate::checkers::history::History;
 use crate::checkers::validity::Validity;
 use crate::events::Queue;
@@ -68,6 +69,7 @@ pub(crate) struct Oracles {
     pub(crate) validity: Validity,
     pub(crate) execution: Execution,
     pub(crate) history: History,
+    pub(crate) facts: Facts,
     /// The views that correct replicas entered, and whether one had slots in flight then.
     pub(crate) views: BTreeMap<View, bool>,
     /// The first thing that went wrong.

@@ -5,6 +5,7 @@ mod callers;
 
 use crate::checkers::agreement::Agreement;
 use crate::checkers::execution::Execution;
+use crate::checkers::facts::Facts;
 use crate::checkers::history::History;
 use crate::checkers::validity::Validity;
 use crate::checkers::{Violation, limits};
@@ -115,6 +116,7 @@ impl<P: SimProtocol> World<P> {
             validity: Validity::default(),
             execution: Execution::default(),
             history: History::default(),
+            facts: Facts::default(),
             views: BTreeMap::new(),
             violation: None,
         };

@@ -370,6 +370,9 @@ impl<P: SimProtocol> Node<P> {
         shared.count("states_installed", counters.states_installed);
         shared.count("pool_full", counters.pool_full);
         shared.count("bodies_fetched", counters.bodies_fetched);
+        for (name, times) in running.core.protocol().counters() {
+            shared.count(name, times);
+        }
     }
 
     /// The run is over: what the last life has counted.

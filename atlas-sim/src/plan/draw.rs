@@ -22,6 +22,8 @@ pub struct Choices<'a> {
 
 /// Sizes of clusters, as often as they are to be drawn: a slot costs the square of it.
 const SIZES: [usize; 16] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 6, 6, 7, 7, 10];
+/// The same where replicas only crash.
+const CRASH_SIZES: [usize; 16] = [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 4, 4, 7, 1];
 /// One seed in so many runs real signatures.
 const REAL_SIGNATURES_ONE_IN: u64 = 96;
 /// One seed in so many encodes and decodes every message.
@@ -40,19 +42,23 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64, choices: &Choices<'_>) -> Self {
         let mut rng = SeededRng::new(seed ^ 0x706c_616e);
-        let drawn = rng.pick(&SIZES).copied().unwrap_or(4);
+        let (sizes, usual) = match choices.model {
+            FaultModel::Byzantine => (&SIZES, 4),
+            FaultModel::Crash => (&CRASH_SIZES, 3),
+        };
+        let drawn = rng.pick(sizes).copied().unwrap_or(usual);
         let replicas = choices.replicas.unwrap_or(drawn);
         let real_signatures = rng.below(REAL_SIGNATURES_ONE_IN) == 0;
         // A large cluster would take seconds with them.
         let few = choices.replicas.is_none() && real_signatures;
-        let mut plan = Self::calm("random", if few { 4 } else { replicas }, seed);
+        let mut plan = Self::calm("random", if few { usual } else { replicas }, seed);
         plan.real_signatures = real_signatures;
         plan.bug = choices.bug;
         plan.draw_cluster(&mut rng);
         plan.draw_adversaries(choices, &mut rng);
         let faults_end = rng.between(2500, 6000);
         plan.draw_clients(faults_end, &mut rng);
-        plan.draw_faults(faults_end, &mut rng);
+        plan.draw_faults(choices.model, faults_end, &mut rng);
         plan.heal_at(faults_end)
     }
 
@@ -131,7 +137,7 @@ impl Plan {
         }
     }
 
-    fn draw_faults(&mut self, end: u64, rng: &mut SeededRng) {
+    fn draw_faults(&mut self, model: FaultModel, end: u64, rng: &mut SeededRng) {
         if rng.chance(0.7) {
             let quality = self.draw_quality(rng);
             let from = rng.below(end / 2);
@@ -143,14 +149,14 @@ impl Plan {
             let until = (from + rng.between(100, 1500)).min(end);
             self.draw_episode(from, until, end, rng);
         }
-        self.draw_wipe(end, rng);
+        self.draw_wipe(model, end, rng);
         self.schedule.sort_by_key(|(at, _)| *at);
     }
 
     /// One correct replica loses its disk, where that leaves no more faulty ones than are survived.
-    fn draw_wipe(&mut self, end: u64, rng: &mut SeededRng) {
-        let byzantine = Quorums::new(FaultModel::Byzantine, self.replicas);
-        let faults = byzantine.map_or(0, |quorums| quorums.faults());
+    fn draw_wipe(&mut self, model: FaultModel, end: u64, rng: &mut SeededRng) {
+        let quorums = Quorums::new(model, self.replicas);
+        let faults = quorums.map_or(0, |quorums| quorums.faults());
         let victim = NodeId(rng.below(self.replicas as u64) as u32);
         let at = rng.between(100, end - 300);
         let correct = self

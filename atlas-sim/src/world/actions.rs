@@ -107,9 +107,11 @@ impl<P: SimProtocol> World<P> {
                     let count = leaders().filter(|other| *other == (view, leader)).count();
                     votes.insert((count, view, leader), ());
                 }
+                // Where nobody leads, anybody will do: one after the other.
+                let anybody = NodeId((self.events % self.nodes.len() as u64) as u32);
                 votes
                     .pop_last()
-                    .map_or(NodeId(0), |((_, _, leader), ())| leader)
+                    .map_or(anybody, |((_, _, leader), ())| leader)
             }
         };
         leader.index()

@@ -1,0 +1,3 @@
+//! The protocols that the simulator knows besides PBFT, which comes with its adversaries.
+
+mod rabia;
