@@ -178,6 +178,59 @@ fn figure_3_7_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     );
 }
 
+/// The figure itself, in a cluster of three: what the second leader appended overwrites what the third
+/// had brought to a majority.
+#[test]
+fn figure_3_7_an_entry_of_an_earlier_term_on_a_majority_may_be_overwritten() {
+    figure_3_7(1);
+}
+
+pub(super) fn figure_3_7(seed: u64) {
+    let one_by_one = RaftSettings {
+        append_bytes_max: 1,
+        entries_in_flight_max: 1,
+        ..settings()
+    };
+    let mut rig = Rig::with(3, 0, seed, limits(), one_by_one);
+    let first = rig.elect();
+    rig.submit(2);
+    rig.settle();
+    // (a) The first leader appends an entry that nobody else gets.
+    rig.isolate(first);
+    rig.submit_to(&[first]);
+    let contested = rig.raft(first).log.last();
+    // (b) The second, likewise.
+    let later = |rig: &Rig, than| rig.leader().is_some_and(|l| rig.raft(l).term > than);
+    let term = rig.raft(first).term;
+    rig.run_until("a second leads", |rig| later(rig, term));
+    let second = rig.leader().unwrap();
+    let third = 3 - first - second;
+    rig.isolate(second);
+    assert_eq!(rig.raft(second).log.last(), contested);
+    // (c) The first leads again, and brings its entry to a majority, but none of its new term.
+    let term = rig.raft(second).term;
+    rig.filter = Box::new(move |from, _, message| match &message.body {
+        Body::Append(append) if from.index() == first => {
+            append.entries.iter().all(|entry| entry.term < term)
+        }
+        _ => true,
+    });
+    rig.run_until("the entry is on a majority", |rig| {
+        later(rig, term) && rig.raft(third).durable == contested
+    });
+    rig.run_millis(20);
+    // (d) The second leads again.
+    rig.isolate(first);
+    let term = rig.raft(third).term;
+    rig.run_until("the second leads again", |rig| later(rig, term));
+    assert_eq!(rig.leader(), Some(second));
+    rig.filter = Box::new(|_, _, _| true);
+    rig.cuts.clear();
+    rig.nodes[first].pool.clear(); // its client has given up
+    rig.submit(1);
+    rig.settle();
+}
+
 /// A disk that reports late: the record that held an entry's place before says nothing about it.
 #[test]
 fn asynchronous_appends_aba_a_record_that_was_replaced_makes_nothing_durable() {

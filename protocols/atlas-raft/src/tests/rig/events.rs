@@ -130,6 +130,10 @@ impl Rig {
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId, message: Message) {
+        // What is on its way when a link is cut is lost with it.
+        if self.cuts.contains(&(from.index(), to.index())) {
+            return;
+        }
         let node = &mut self.nodes[to.index()];
         if node.paused {
             node.backlog.push((from, message));
