@@ -6,7 +6,7 @@ mod report;
 
 pub(crate) use echo::Echo;
 
-use crate::cluster::OwnCluster;
+use crate::cluster::{self, OwnCluster};
 use anyhow::{Context, Result, bail};
 use atlas_smr::config::{ClientConfig, Initialised, NodeConfig};
 use atlas_smr::{Client, Durability, ProtocolRegistry, Replica, ReplicaHandle, connect};
@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// The ordering protocol
+    /// The ordering protocol: pbft, raft or rabia
     #[arg(long, default_value = "pbft")]
     protocol: String,
-    /// How many replicas
-    #[arg(long, default_value_t = 4)]
-    replicas: usize,
+    /// How many replicas; by default as many as survive the fault of one
+    #[arg(long)]
+    replicas: Option<usize>,
     /// How many clients, each with connections of its own
     #[arg(long, default_value_t = 8)]
     clients: usize,
@@ -71,10 +71,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.clients == 0 || arguments.outstanding == 0 || arguments.seconds == 0 {
         bail!("--clients, --outstanding and --seconds must be at least 1");
     }
+    let protocol = cluster::protocol(&arguments.protocol)?;
     let dir = tempfile::Builder::new().prefix("atlas-bench-").tempdir()?;
     let files = OwnCluster {
         dir: &dir.path().join("cluster"),
-        protocol: &arguments.protocol,
+        protocol,
         replicas: arguments.replicas,
         clients: arguments.clients,
         durability: arguments.durability,
@@ -201,6 +202,7 @@ async fn measure(
         .map(|(before, after)| after - before);
     Ok(Report::new(
         arguments,
+        files.replicas.len(),
         &all,
         elapsed,
         of_replicas,

@@ -51,8 +51,9 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 /// What a cluster of the command's own is like.
 pub(crate) struct OwnCluster<'a> {
     pub(crate) dir: &'a Path,
-    pub(crate) protocol: &'a str,
-    pub(crate) replicas: usize,
+    pub(crate) protocol: KnownProtocol,
+    /// As many as survive one fault when `None`.
+    pub(crate) replicas: Option<usize>,
     pub(crate) clients: usize,
     pub(crate) durability: Durability,
     /// Slots in flight; the default when `None`.
@@ -62,14 +63,15 @@ pub(crate) struct OwnCluster<'a> {
 impl OwnCluster<'_> {
     /// Writes its files, with ports that are free just now.
     pub(crate) fn create(&self) -> Result<Initialised> {
-        let protocol = protocol(self.protocol)?;
-        let mut options = InitOptions::new(self.dir, self.replicas, protocol);
+        let protocol = self.protocol;
+        let replicas = self.replicas.unwrap_or(protocol.replicas_for_one_fault());
+        let mut options = InitOptions::new(self.dir, replicas, protocol);
         options.clients = self.clients;
         options.durability = self.durability;
         if let Some(in_flight) = self.in_flight {
             options.limits.in_flight_max = in_flight;
         }
-        let ports = free_ports(self.replicas)?;
+        let ports = free_ports(replicas)?;
         options.ports = Ports::Listed(ports);
         Ok(create_cluster(&options)?)
     }

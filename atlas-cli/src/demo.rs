@@ -4,21 +4,21 @@ mod load;
 
 use crate::cluster;
 use crate::status;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use atlas_kv::Kv;
-use atlas_smr::{LocalCluster, LocalClusterOptions, NodeId, StatusReport};
+use atlas_smr::{LocalCluster, LocalClusterOptions, NodeId, StatusReport, View};
 use load::Load;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// The ordering protocol
+    /// The ordering protocol: pbft, raft or rabia
     #[arg(long, default_value = "pbft")]
     protocol: String,
-    /// How many replicas
-    #[arg(long, default_value_t = 4)]
-    replicas: usize,
+    /// How many replicas; by default as many as survive the fault of one
+    #[arg(long)]
+    replicas: Option<usize>,
     /// Seconds of load before, during and after the loss of the leader, each
     #[arg(long, default_value_t = 4)]
     seconds: u64,
@@ -45,13 +45,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
 
 async fn show(arguments: Arguments) -> Result<ExitCode> {
     let protocol = cluster::protocol(&arguments.protocol)?;
-    let n = arguments.replicas;
+    let n = arguments
+        .replicas
+        .unwrap_or(protocol.replicas_for_one_fault());
     let started = Instant::now();
     println!(
         "Starting {n} replicas of a key-value store, ordered by {}.",
         protocol.name
     );
-    println!("Real TLS 1.3 over loopback, every vote on disk before it is sent.\n");
+    println!("Real TLS 1.3 over loopback, every vote on disk before it counts.\n");
     let options = LocalClusterOptions {
         replicas: n,
         protocol: protocol.name.to_owned(),
@@ -63,22 +65,29 @@ async fn show(arguments: Arguments) -> Result<ExitCode> {
     let span = Duration::from_secs(arguments.seconds.max(1));
     load.watch("all replicas up", span).await;
 
-    let leader = leader_of(&cluster).await?;
-    let view = report(&cluster, leader).await?.view;
-    println!("\nKilling replica {leader}, which leads view {view} …");
+    let victim = match leader_of(&cluster).await? {
+        Some((leader, view)) => {
+            println!("\nKilling replica {leader}, which leads view {view} …");
+            leader
+        }
+        None => {
+            println!("\nNobody leads. Killing replica 0, which serves our client …");
+            NodeId(0)
+        }
+    };
     load.mark();
-    cluster.stop(leader.index()).await;
-    load.watch("leader gone", span).await;
+    cluster.stop(victim.index()).await;
+    load.watch("one replica gone", span).await;
     let successor = leader_of(&cluster).await?;
     let pause = load.longest_pause();
-    let new_view = report(&cluster, successor).await?.view;
-    println!(
-        "\nReplica {successor} leads view {new_view} now. Service paused for {} ms.",
-        pause.as_millis()
-    );
+    match successor {
+        Some((leader, view)) => print!("\nReplica {leader} leads view {view} now."),
+        None => print!("\nThe others went on."),
+    }
+    println!(" Service paused for {} ms.", pause.as_millis());
 
-    println!("\nBringing replica {leader} back …");
-    cluster.restart(leader.index())?;
+    println!("\nBringing replica {victim} back …");
+    cluster.restart(victim.index())?;
     load.watch("all replicas up", span).await;
 
     let totals = load.stop().await?;
@@ -126,23 +135,22 @@ async fn reports(cluster: &LocalCluster<Kv>) -> Vec<StatusReport> {
         .await
 }
 
-async fn report(cluster: &LocalCluster<Kv>, replica: NodeId) -> Result<StatusReport> {
-    let reports = reports(cluster).await;
-    let found = reports.into_iter().find(|report| report.replica == replica);
-    found.with_context(|| format!("replica {replica} does not answer"))
-}
-
-/// The replica that most replicas take for the leader, once a running one is.
-async fn leader_of(cluster: &LocalCluster<Kv>) -> Result<NodeId> {
-    for _ in 0..20 {
+/// The running replica that most replicas take for the leader, and its view; `None` when none of them
+/// knows of any, as under a protocol without leaders.
+async fn leader_of(cluster: &LocalCluster<Kv>) -> Result<Option<(NodeId, View)>> {
+    for _ in 0..50 {
         let reports = reports(cluster).await;
+        let without = |report: &StatusReport| report.leader.is_none() && report.view == View::ZERO;
+        if !reports.is_empty() && reports.iter().all(without) {
+            return Ok(None);
+        }
         let named = |id| reports.iter().filter(|r| r.leader == Some(id)).count();
-        let running = reports.iter().map(|report| report.replica);
-        if let Some(leader) = running
-            .max_by_key(|id| named(*id))
-            .filter(|id| 2 * named(*id) > reports.len())
+        if let Some(leader) = reports
+            .iter()
+            .max_by_key(|report| named(report.replica))
+            .filter(|report| 2 * named(report.replica) > reports.len())
         {
-            return Ok(leader);
+            return Ok(Some((leader.replica, leader.view)));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// How many replicas
-    #[arg(long, default_value_t = 4)]
-    replicas: usize,
-    /// The ordering protocol
+    /// How many replicas; by default as many as survive the fault of one
+    #[arg(long)]
+    replicas: Option<usize>,
+    /// The ordering protocol: pbft, raft or rabia
     #[arg(long, default_value = "pbft")]
     protocol: String,
     /// Where to write the files; must not exist yet, or be empty
@@ -40,7 +40,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let protocol = cluster::protocol(&arguments.protocol)?;
-    let mut options = InitOptions::new(&arguments.dir, arguments.replicas, protocol);
+    let replicas = arguments
+        .replicas
+        .unwrap_or(protocol.replicas_for_one_fault());
+    let mut options = InitOptions::new(&arguments.dir, replicas, protocol);
     options.clients = arguments.clients;
     options.clients_listed = !arguments.any_client;
     options.ports = Ports::From(arguments.base_port);
@@ -51,13 +54,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let dir = arguments.dir.display();
     println!(
         "A cluster of {} replicas under {} is set up in {dir}:",
-        arguments.replicas, protocol.name
+        replicas, protocol.name
     );
     for file in &made.files {
         println!("  {}", file.display());
     }
     println!("\nStart each replica in a terminal of its own:");
-    for replica in 0..arguments.replicas {
+    for replica in 0..replicas {
         println!("  atlas start {dir}/replica-{replica}");
     }
     if arguments.clients > 0 {

@@ -69,4 +69,13 @@ impl KnownProtocol {
             model: P::FAULT_MODEL,
         }
     }
+
+    /// The size of the smallest cluster that survives the fault of one replica.
+    #[must_use]
+    pub const fn replicas_for_one_fault(&self) -> usize {
+        match self.model {
+            FaultModel::Byzantine => 4,
+            FaultModel::Crash => 3,
+        }
+    }
 }

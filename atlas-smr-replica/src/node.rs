@@ -129,6 +129,7 @@ impl CoreSeat {
             limits: self.node.cluster.limits().clone(),
             timeouts: *self.node.cluster.timeouts(),
             signer: Arc::clone(&self.keys.signer),
+            lease_reads: self.node.cluster.lease_reads(),
         }
     }
 

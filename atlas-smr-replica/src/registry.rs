@@ -5,6 +5,8 @@ use crate::node::{CoreSeat, Seated, StartError, seat};
 use atlas_common::crypto::Signer;
 use atlas_core::{Limits, Membership, OrderingProtocol};
 use atlas_pbft::{Pbft, PbftConfig};
+use atlas_rabia::{Rabia, RabiaConfig};
+use atlas_raft::{Raft, RaftConfig, RaftSettings};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +22,23 @@ pub struct ProtocolSettings {
     pub timeouts: Timeouts,
     /// This replica's key.
     pub signer: Arc<dyn Signer>,
+    /// Whether a leader may answer reads on the strength of its lease.
+    pub lease_reads: bool,
+}
+
+impl ProtocolSettings {
+    /// For a protocol without leases.
+    ///
+    /// # Errors
+    /// When the cluster file asks for them.
+    pub fn no_leases(&self) -> Result<(), SettingsError> {
+        match self.lease_reads {
+            true => {
+                Err("`lease_reads` is `true`, and only raft has leases; expected `false`".into())
+            }
+            false => Ok(()),
+        }
+    }
 }
 
 /// Why a protocol cannot be set up.
@@ -45,18 +64,50 @@ impl Default for ProtocolRegistry {
         let mut registry = Self {
             entries: BTreeMap::new(),
         };
-        registry.register::<Pbft>(|settings| {
-            let timeouts = settings.timeouts;
-            Ok(PbftConfig::new(
-                Arc::clone(&settings.signer),
-                &settings.limits,
-                timeouts.view_change(),
-                timeouts.view_change_max(),
-                timeouts.status(),
-            )?)
-        });
+        registry.register::<Pbft>(pbft);
+        registry.register::<Raft>(raft);
+        registry.register::<Rabia>(rabia);
         registry
     }
+}
+
+fn pbft(settings: &ProtocolSettings) -> Result<PbftConfig, SettingsError> {
+    settings.no_leases()?;
+    let timeouts = settings.timeouts;
+    Ok(PbftConfig::new(
+        Arc::clone(&settings.signer),
+        &settings.limits,
+        timeouts.view_change(),
+        timeouts.view_change_max(),
+        timeouts.status(),
+    )?)
+}
+
+fn raft(settings: &ProtocolSettings) -> Result<RaftConfig, SettingsError> {
+    let election = settings.timeouts.election();
+    let raft = RaftSettings {
+        election_min: election,
+        election_max: election * 2,
+        heartbeat: settings.timeouts.heartbeat(),
+        // Two clocks may differ in speed by a tenth.
+        lease: settings.lease_reads.then(|| election.mul_f64(0.9)),
+        ..RaftSettings::default()
+    };
+    Ok(RaftConfig::new(&settings.limits, raft)?)
+}
+
+fn rabia(settings: &ProtocolSettings) -> Result<RabiaConfig, SettingsError> {
+    settings.no_leases()?;
+    let timeouts = settings.timeouts;
+    let resend = timeouts.resend();
+    // A peer's proposal or batch that is on its way arrives well within this.
+    let patience = resend / 10;
+    Ok(RabiaConfig::new(
+        &settings.limits,
+        patience,
+        resend,
+        timeouts.status(),
+    )?)
 }
 
 impl ProtocolRegistry {

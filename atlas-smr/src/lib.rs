@@ -30,7 +30,7 @@ pub use atlas_smr_replica::{
 };
 pub use client::{ApplicationClient, client_config, connect};
 pub use cluster::{CreateError, create_cluster};
-pub use local::{LocalCluster, LocalClusterError, LocalClusterOptions};
+pub use local::{ArgumentError, LocalCluster, LocalClusterError, LocalClusterOptions};
 
 /// What an ordering protocol of one's own is written with.
 pub mod protocol {

@@ -6,7 +6,7 @@ use atlas_client::{Client, ConnectError, NotReady};
 use atlas_persistent_log::Durability;
 use atlas_smr_execution::Application;
 use atlas_smr_replica::config::{
-    ClientConfig, ConfigError, InitOptions, Initialised, NodeConfig, Ports,
+    ClientConfig, ConfigError, InitOptions, Initialised, KnownProtocol, NodeConfig, Ports,
 };
 use atlas_smr_replica::{ProtocolRegistry, Replica, ReplicaHandle, StartError};
 use std::io;
@@ -50,6 +50,63 @@ impl Default for LocalClusterOptions {
             admin: false,
         }
     }
+}
+
+impl LocalClusterOptions {
+    /// The defaults, with what a program was told: `--protocol NAME` and `--replicas NUMBER`. Without
+    /// a number there are as many replicas as survive the fault of one.
+    ///
+    /// # Errors
+    /// For another argument, a protocol that there is not, or a number that is none.
+    pub fn from_arguments(
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<Self, ArgumentError> {
+        let (mut options, mut replicas) = (Self::default(), None);
+        let mut arguments = arguments.into_iter();
+        while let Some(flag) = arguments.next() {
+            let value = arguments.next();
+            match (flag.as_str(), value) {
+                ("--protocol", Some(name)) => options.protocol = name,
+                ("--replicas", Some(number)) => {
+                    let number = number.parse().map_err(|_| ArgumentError::Number(number))?;
+                    replicas = Some(number);
+                }
+                _ => return Err(ArgumentError::Unknown(flag)),
+            }
+        }
+        let known = options.protocols.known();
+        let protocol = known.iter().find(|known| known.name == options.protocol);
+        let protocol = protocol.ok_or_else(|| ArgumentError::Protocol {
+            found: options.protocol.clone(),
+            known: names(&known),
+        })?;
+        options.replicas = replicas.unwrap_or(protocol.replicas_for_one_fault());
+        Ok(options)
+    }
+}
+
+/// An argument of a program that starts a cluster inside itself is wrong.
+#[derive(Debug, Error)]
+pub enum ArgumentError {
+    /// It means nothing, or its value is missing.
+    #[error("`{0}` is not understood; expected `--protocol NAME` or `--replicas NUMBER`")]
+    Unknown(String),
+    /// It should be a number.
+    #[error("`--replicas` is `{0}`; expected a number")]
+    Number(String),
+    /// There is no such protocol.
+    #[error("`--protocol` is `{found}`; there is {known}")]
+    Protocol {
+        /// The name.
+        found: String,
+        /// The names that there are.
+        known: String,
+    },
+}
+
+fn names(known: &[KnownProtocol]) -> String {
+    let names: Vec<&str> = known.iter().map(|known| known.name).collect();
+    names.join(", ")
 }
 
 /// A cluster inside a program could not be started.
@@ -226,12 +283,9 @@ fn create(
         .iter()
         .find(|known| known.name == options.protocol)
         .ok_or_else(|| {
-            let known: Vec<&str> = known.iter().map(|known| known.name).collect();
             let found = options.protocol.clone();
-            LocalClusterError::UnknownProtocol {
-                found,
-                known: known.join(", "),
-            }
+            let known = names(&known);
+            LocalClusterError::UnknownProtocol { found, known }
         })?;
     let bind = |_| TcpListener::bind(("127.0.0.1", 0));
     let listeners: Vec<TcpListener> = (0..options.replicas).map(bind).collect::<Result<_, _>>()?;

@@ -1,5 +1,6 @@
 //! A replicated counter. `cargo run --example counter` starts four replicas in this program, counts
-//! from many tasks at once, and shows that no step was lost or taken twice.
+//! from many tasks at once, and shows that no step was lost or taken twice. `-- --protocol raft` or
+//! `rabia` orders its steps by another protocol.
 
 use atlas_smr::prelude::*;
 
@@ -39,11 +40,13 @@ impl Application for Counter {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let cluster = LocalCluster::start(Counter, LocalClusterOptions::default()).await?;
+    let options = LocalClusterOptions::from_arguments(std::env::args().skip(1))?;
     println!(
-        "four replicas are up, their files in {}",
-        cluster.dir().display()
+        "{} replicas, ordered by {}",
+        options.replicas, options.protocol
     );
+    let cluster = LocalCluster::start(Counter, options).await?;
+    println!("they are up, their files in {}", cluster.dir().display());
 
     let mut tasks = Vec::new();
     for _ in 0..50 {

@@ -5,7 +5,8 @@
 //! $ cargo run --example kvstore -- cluster/replica-0     # and 1, 2, 3
 //! ```
 //!
-//! Without arguments it starts four replicas in this program, stops one, and goes on without it.
+//! Without a directory it starts replicas in this program (`--protocol raft` for another protocol),
+//! stops one, and goes on without it.
 
 use atlas_smr::map::OrdMap;
 use atlas_smr::prelude::*;
@@ -55,9 +56,10 @@ impl Application for Store {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    match std::env::args().nth(1) {
-        Some(directory) => serve(&directory).await,
-        None => demonstrate().await,
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [directory] => serve(directory).await,
+        _ => demonstrate(LocalClusterOptions::from_arguments(arguments)?).await,
     }
 }
 
@@ -70,8 +72,8 @@ async fn serve(directory: &str) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn demonstrate() -> Result<(), Box<dyn std::error::Error>> {
-    let mut cluster = LocalCluster::start(Store, LocalClusterOptions::default()).await?;
+async fn demonstrate(options: LocalClusterOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let mut cluster = LocalCluster::start(Store, options).await?;
     let store = cluster.client().clone();
     let put = |key: &str, value: &str| Request::Put(key.to_owned(), value.to_owned());
 
@@ -83,7 +85,7 @@ async fn demonstrate() -> Result<(), Box<dyn std::error::Error>> {
     println!("fruit was an apple and is a pear");
 
     cluster.stop(0).await;
-    println!("replica 0, the leader, is gone");
+    println!("replica 0 is gone");
     assert_eq!(
         store.call(&put("fruit", "plum")).await?,
         Some("pear".to_owned())
@@ -92,7 +94,7 @@ async fn demonstrate() -> Result<(), Box<dyn std::error::Error>> {
         .read(&Request::Get("fruit".into()), Consistency::Linearizable)
         .await?;
     println!(
-        "the other three go on: fruit is a {}",
+        "the others go on: fruit is a {}",
         fruit.as_deref().unwrap_or("?")
     );
 

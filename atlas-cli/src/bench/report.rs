@@ -46,6 +46,7 @@ struct Processor {
 impl Report {
     pub(super) fn new(
         arguments: &Arguments,
+        replicas: usize,
         seen: &Seen,
         elapsed: Duration,
         of_replicas: Option<f64>,
@@ -56,7 +57,7 @@ impl Report {
         let at = |quantile| seen.latencies.value_at_quantile(quantile);
         Self {
             protocol: arguments.protocol.clone(),
-            replicas: arguments.replicas,
+            replicas,
             clients: arguments.clients,
             outstanding: arguments.outstanding,
             payload_bytes: arguments.payload_bytes,

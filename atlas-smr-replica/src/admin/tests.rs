@@ -279,6 +279,7 @@ fn node() -> NodeConfig {
         protocol: "pbft".to_owned(),
         clients: ClientsEntry::Any,
         unordered_reads: false,
+        lease_reads: false,
         members: members.collect(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),

@@ -27,6 +27,7 @@ pub struct ClusterConfig {
     protocol: KnownProtocol,
     clients: Clients,
     unordered_reads: bool,
+    lease_reads: bool,
     members: Vec<ClusterMember>,
     limits: Limits,
     timeouts: Timeouts,
@@ -152,6 +153,12 @@ impl ClusterConfig {
         self.unordered_reads
     }
 
+    /// Whether a leader may answer reads on the strength of its lease.
+    #[must_use]
+    pub const fn lease_reads(&self) -> bool {
+        self.lease_reads
+    }
+
     /// Bounds of messages, queues and windows.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
@@ -214,6 +221,7 @@ impl Check<'_> {
             protocol,
             clients,
             unordered_reads: file.unordered_reads,
+            lease_reads: file.lease_reads,
             members,
             limits: file.limits.clone(),
             timeouts: file.timeouts,
@@ -310,29 +318,28 @@ impl Check<'_> {
 
     fn size(&self, protocol: KnownProtocol, members: &[ClusterMember]) -> Result<(), ConfigError> {
         let voters = members.iter().filter(|m| m.role == Role::Voter).count();
-        let found = format!("a list with {voters} voters");
-        let max = Quorums::REPLICAS_MAX;
-        let min = match protocol.model {
-            FaultModel::Byzantine => BYZANTINE_MIN,
-            FaultModel::Crash => 1,
+        let found = match members.len() - voters {
+            0 => format!("a list with {voters} voters"),
+            learners => format!("a list with {voters} voters and {learners} learners"),
         };
-        let why = match protocol.model {
-            FaultModel::Byzantine => ", as fewer could not survive a single faulty one",
-            FaultModel::Crash => "",
+        let (max, name, model) = (Quorums::REPLICAS_MAX, protocol.name, protocol.model);
+        let needed = match model {
+            FaultModel::Byzantine => "at least 4 voters",
+            FaultModel::Crash => "1 voter, or at least 3,",
         };
-        if !(min..=max).contains(&voters) || members.len() > max {
-            let found = match members.len() - voters {
-                0 => found,
-                learners => format!("{found} and {learners} learners"),
-            };
-            let name = protocol.name;
-            let model = protocol.model;
-            let expected = format!(
-                "at least {min} voters for `{name}` ({model} faults){why}, and at most {max} members"
-            );
-            return Err(self.wrong("members", found, expected));
-        }
-        Ok(())
+        let why = match (model, voters) {
+            // Two are worse than one: either's crash stops both.
+            (FaultModel::Crash, 2) => ", as of 2 neither can go on without the other",
+            (FaultModel::Byzantine, ..BYZANTINE_MIN) => {
+                ", as fewer could not survive a single faulty one"
+            }
+            (FaultModel::Crash, 0) => "",
+            _ if members.len() > max => "",
+            _ => return Ok(()),
+        };
+        let expected =
+            format!("{needed} for `{name}` ({model} faults){why}, and at most {max} members");
+        Err(self.wrong("members", found, expected))
     }
 
     fn clients(&self, members: &[ClusterMember]) -> Result<Clients, ConfigError> {

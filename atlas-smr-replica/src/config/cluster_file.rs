@@ -24,6 +24,10 @@ pub struct ClusterFile {
     /// replies.
     #[serde(default)]
     pub unordered_reads: bool,
+    /// Whether a Raft leader may answer reads without asking its followers, for as long as clocks
+    /// allow it.
+    #[serde(default)]
+    pub lease_reads: bool,
     /// The replicas, voters first.
     pub members: Vec<MemberEntry>,
     /// Bounds of messages, queues and windows.
@@ -84,6 +88,7 @@ pub(super) const DESCRIPTIONS: &Descriptions = &[
     ("clients[].name", "a name of 1 to 64 printable characters"),
     ("clients[].public_key", "64 hexadecimal digits"),
     ("unordered_reads", "`true` or `false`"),
+    ("lease_reads", "`true` or `false`"),
     (
         "members",
         "a list of tables with `id`, `address` and `public_key`",

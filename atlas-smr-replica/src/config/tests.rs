@@ -96,7 +96,7 @@ fn syntax_unknown_missing_and_mistyped_keys_are_named_with_their_place() {
     is(
         &replaced("clients", "colour = 1\nclients"),
         "c.toml:4:1: `colour` is an unknown key; expected one of `name`, `cluster_id`, `protocol`, \
-         `clients`, `unordered_reads`, `members`, `limits`, `timeouts`",
+         `clients`, `unordered_reads`, `lease_reads`, `members`, `limits`, `timeouts`",
     );
     is(
         &replaced("id = 1\n", "id = 1\nvote = 3\n"),
@@ -248,8 +248,14 @@ fn a_size_that_the_fault_model_cannot_work_with_is_explained() {
         .to_owned();
     assert_eq!(
         refusal(&(none.replace("pbft", "raft") + "members = []\n")),
-        "c.toml:5:11: `members` is a list with 0 voters; expected at least 1 voters for `raft` \
+        "c.toml:5:11: `members` is a list with 0 voters; expected 1 voter, or at least 3, for `raft` \
          (crash faults), and at most 100 members"
+    );
+    let two = three.rsplit_once("[[members]]").unwrap().0;
+    assert_eq!(
+        refusal(&two.replace("pbft", "raft")),
+        "c.toml:5:1: `members` is a list with 2 voters; expected 1 voter, or at least 3, for `raft` \
+         (crash faults), as of 2 neither can go on without the other, and at most 100 members"
     );
 }
 

@@ -12,6 +12,13 @@ pub struct Timeouts {
     /// The most that `view_change_ms` grows to while one change of leader follows another; it doubles
     /// each time.
     pub view_change_ms_max: u64,
+    /// How long a Raft replica hears nothing of a leader before it asks for votes; up to twice that,
+    /// drawn anew each time.
+    pub election_ms: u64,
+    /// How often a Raft leader lets its followers hear of it.
+    pub heartbeat_ms: u64,
+    /// How long a Rabia replica makes no progress before it says again what it said last.
+    pub resend_ms: u64,
     /// How often a replica tells the others how far it is, so that one that lags finds out.
     pub status_ms: u64,
     /// How long a client waits for replies before it sends its request again, to all replicas.
@@ -25,6 +32,9 @@ impl Default for Timeouts {
         Self {
             view_change_ms: 2_000,
             view_change_ms_max: 60_000,
+            election_ms: 300,
+            heartbeat_ms: 50,
+            resend_ms: 50,
             status_ms: 1_000,
             retransmit_ms: 1_000,
             call_ms: 30_000,
@@ -51,6 +61,15 @@ impl Timeouts {
                 within("view_change_ms_max", cap, first, MS_MAX, from_first)
             })
             .or_else(|| within("status_ms", self.status_ms, 10, MS_MAX, ""))
+            .or_else(|| within("election_ms", self.election_ms, 10, MS_MAX, ""))
+            .or_else(|| {
+                let (most, why) = (self.election_ms / 2, ", half of `timeouts.election_ms`");
+                within("heartbeat_ms", self.heartbeat_ms, 1, most, why)
+            })
+            .or_else(|| {
+                let (most, why) = (self.status_ms, ", the upper end being `timeouts.status_ms`");
+                within("resend_ms", self.resend_ms, 1, most, why)
+            })
             .or_else(|| within("call_ms", self.call_ms, 10, MS_MAX, ""))
             .or_else(|| {
                 within(
@@ -73,6 +92,24 @@ impl Timeouts {
     #[must_use]
     pub const fn view_change_max(&self) -> Duration {
         Duration::from_millis(self.view_change_ms_max)
+    }
+
+    /// `election_ms`.
+    #[must_use]
+    pub const fn election(&self) -> Duration {
+        Duration::from_millis(self.election_ms)
+    }
+
+    /// `heartbeat_ms`.
+    #[must_use]
+    pub const fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// `resend_ms`.
+    #[must_use]
+    pub const fn resend(&self) -> Duration {
+        Duration::from_millis(self.resend_ms)
     }
 
     /// `status_ms`.

@@ -28,7 +28,11 @@ pub(super) fn cluster(
          protocol = {protocol}\n\
          \n\
          # Whether reads may be answered without being ordered.\n\
-         unordered_reads = {unordered_reads}\n",
+         unordered_reads = {unordered_reads}\n\
+         \n\
+         # Under Raft: whether the leader may answer reads without asking its followers, for a time\n\
+         # after they last confirmed it. Right as long as no clock runs a tenth faster than another.\n\
+         # lease_reads = false\n",
         name = toml_string(&options.name),
         id = hex::encode(random_id()?),
         protocol = toml_string(options.protocol.name),
