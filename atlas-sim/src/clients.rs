@@ -12,11 +12,11 @@ use crate::network::exponential;
 use crate::plan::ClientPlan;
 use atlas_client::{CallError, CallId, ClientCore, ConfigError, CoreConfig, Output};
 use atlas_common::crypto::Signer;
-use atlas_common::quorum::Quorums;
+use atlas_common::quorum::{FaultModel, Quorums};
 use atlas_common::rng::SeededRng;
 use atlas_common::{ClientId, Digest, NodeId, OpNumber, Time};
 use atlas_core::Limits;
-use atlas_smr_core::client_message::{ClientMessage, ReplyMessage};
+use atlas_smr_core::client_message::{ClientMessage, Consistency, ReplyMessage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct Client {
     core: ClientCore,
     plan: ClientPlan,
     keys: u64,
+    /// Some of its reads are not ordered.
+    reads: bool,
     rng: SeededRng,
     called: u64,
     answered: u64,
@@ -59,6 +61,17 @@ pub struct Known {
     pub limits: Limits,
 }
 
+impl Known {
+    /// Whether replicas answer linearizable reads without ordering them.
+    #[must_use]
+    pub fn unordered_reads(&self) -> bool {
+        self.quorums.model() == FaultModel::Crash
+    }
+}
+
+/// How many reads are not ordered, where that can be had.
+const UNORDERED: f64 = 0.6;
+
 impl Client {
     /// Client number `number`, which is also its instance.
     ///
@@ -78,6 +91,7 @@ impl Client {
             retransmit_initial: Duration::from_millis(200),
             retransmit_min: Duration::from_millis(100),
             retransmit_max: Duration::from_millis(1000),
+            unordered_reads: known.unordered_reads(),
             ..CoreConfig::new(known.genesis, known.quorums, number as u64)
         };
         let first = exponential(Duration::from_millis(30), &mut rng);
@@ -86,6 +100,7 @@ impl Client {
             core: ClientCore::new(config, signer)?,
             plan,
             keys: keys.max(1),
+            reads: known.unordered_reads(),
             rng,
             called: 0,
             answered: 0,
@@ -184,13 +199,22 @@ impl Client {
 
     fn call(&mut self, now: Time, history: &mut History) {
         self.called += 1;
-        let label = Label {
+        let mut label = Label {
             client: self.number as u64,
             operation: self.called,
         };
         let (key, call) = self.choose(label);
+        let unordered = call == Call::Get && self.reads && self.rng.chance(UNORDERED);
+        if unordered {
+            label.client += Label::READS;
+        }
         history.called(label, key, call, now);
-        let id = self.core.call(now, app::encode(label, key, call));
+        let operation = app::encode(label, key, call);
+        let id = if unordered {
+            self.core.read(now, operation, Consistency::Linearizable)
+        } else {
+            self.core.call(now, operation)
+        };
         self.calls.insert(id, (label, call));
     }
 

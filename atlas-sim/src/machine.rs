@@ -5,7 +5,7 @@ use crate::checkers::execution::Ran;
 use crate::protocol::SimProtocol;
 use atlas_common::{ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
-use atlas_smr_core::client_message::Reply;
+use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::{CoreInput, Decision};
 use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::SessionUpdate;
@@ -87,6 +87,10 @@ impl Machine {
         last: OpNumber,
     ) -> Vec<Reply> {
         self.executor.retransmit(client, session, first, last)
+    }
+
+    pub(crate) fn read(&self, operation: &[u8]) -> OperationResult {
+        self.executor.read(operation)
     }
 
     pub(crate) fn install(

@@ -54,8 +54,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.protocol.as_str() {
         "pbft" => run::<atlas_pbft::Pbft>(&arguments),
+        "raft" => run::<atlas_raft::Raft>(&arguments),
         "rabia" => run::<atlas_rabia::Rabia>(&arguments),
-        other => bail!("protocol `{other}` is not known here: expected pbft or rabia"),
+        other => bail!("protocol `{other}` is not known here: expected pbft, raft or rabia"),
     }
 }
 

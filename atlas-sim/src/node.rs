@@ -6,6 +6,7 @@
 
 mod disk;
 mod execution;
+mod reads;
 mod traffic;
 
 use crate::adversary::{self, Adversary};
@@ -24,6 +25,7 @@ use atlas_smr_core::core::{CoreEffect, CoreInput, CoreStatus, CoreTimer, Moment,
 use atlas_smr_core::message::MessageChecker;
 use disk::Disk;
 use execution::Job;
+use reads::Reads;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -60,6 +62,7 @@ struct Running<P: SimProtocol> {
     /// The earliest moment for which an [`Event::Timer`] is scheduled.
     wake: Time,
     jobs: VecDeque<Job>,
+    reads: Reads,
     /// Whether an [`Event::Flush`] is on its way.
     flush_scheduled: bool,
     /// Slots in flight when the last view was left, if it was left with any.
@@ -296,8 +299,8 @@ impl<P: SimProtocol> Node<P> {
             CoreEffect::ServeOffer { to, above } => self.serve_offer(to, above, shared),
             CoreEffect::ServeChunk { to, seq, index } => self.serve_chunk(to, seq, index, shared),
             CoreEffect::InstallState(state) => self.enqueue(Job::Install(state), shared),
-            // The simulator's clients have their reads ordered.
-            CoreEffect::ReadAt { .. } | CoreEffect::ReadRefused(_) => {}
+            CoreEffect::ReadAt { id, seq } => self.allow_read(id, seq, shared),
+            CoreEffect::ReadRefused(id) => self.refuse_read(id, shared),
             CoreEffect::Evidence { culprit, .. } => {
                 if self.is_correct() {
                     shared.count("evidence", 1);

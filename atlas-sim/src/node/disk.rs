@@ -340,6 +340,7 @@ impl<P: SimProtocol> Node<P> {
             timers: Timers::default(),
             wake: Time::NEVER,
             jobs: VecDeque::new(),
+            reads: super::Reads::default(),
             flush_scheduled: false,
             left_with: 0,
             in_flight: 0,

@@ -6,9 +6,9 @@ use crate::machine::Executed;
 use crate::network::exponential;
 use crate::protocol::SimProtocol;
 use crate::shared::{Event, Shared};
-use atlas_common::{ClientId, OpNumber, SessionId};
+use atlas_common::{ClientId, OpNumber, SeqNo, SessionId};
 use atlas_core::Installed;
-use atlas_smr_core::client_message::Reply;
+use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::{CoreInput, Decision};
 use atlas_smr_core::transfer::FetchedState;
 use atlas_smr_replica::store::{Image, StoreJob};
@@ -30,6 +30,12 @@ pub(super) enum Job {
     Expired {
         client: ClientId,
         session: SessionId,
+    },
+    /// Read, once this decision is executed.
+    Read {
+        client: ClientId,
+        read: ReadRequest,
+        after: SeqNo,
     },
     /// Take this state over.
     Install(Box<FetchedState>),
@@ -101,6 +107,11 @@ impl<P: SimProtocol> Node<P> {
             Job::Expired { client, session } => {
                 self.reply(client, Reply::SessionExpired(session), shared);
             }
+            Job::Read {
+                client,
+                read,
+                after,
+            } => self.execute_read(client, read, after, shared),
             Job::Install(state) => {
                 let image = Image {
                     id: state.certificate.id,
@@ -143,6 +154,7 @@ impl<P: SimProtocol> Node<P> {
         for image in executed.checkpoints {
             self.store_later(StoreJob::Write(image), shared);
         }
+        self.run_reads(shared);
         self.input(
             CoreInput::Executed {
                 seq: executed.seq,
@@ -179,6 +191,7 @@ impl<P: SimProtocol> Node<P> {
             let same = shared.oracles.agreement.state(self.id, seq, image.id.state);
             shared.note(same);
         }
+        self.run_reads(shared);
         self.input(sessions, shared);
         self.input(CoreInput::StateInstalled(installed), shared);
     }

@@ -143,10 +143,12 @@ impl<P: SimProtocol> Node<P> {
             shared.counts.count(FaultKind::Down);
             return;
         }
-        let ClientMessage::Bundle(raw) = message else {
-            return;
-        };
         shared.trace.mix(client as u64);
+        let raw = match message {
+            ClientMessage::Bundle(raw) => raw,
+            ClientMessage::Read(read) => return self.on_read(id, read, shared),
+            ClientMessage::Status(_) => return,
+        };
         let passes = self.with_adversary(shared, |adversary, power| {
             adversary.on_request(client, &raw, power)
         });

@@ -1,0 +1,80 @@
+//! Raft in the simulator.
+
+use crate::protocol::{Setup, SimProtocol};
+use atlas_raft::message::Message;
+use atlas_raft::{Raft, RaftConfig, RaftSettings};
+
+/// Heartbeats come so many times within the shortest election time-out.
+const HEARTBEATS_PER_PATIENCE: u32 = 6;
+
+impl SimProtocol for Raft {
+    #[expect(clippy::expect_used, reason = "plans hold settings that fit together")]
+    fn config(setup: &Setup) -> RaftConfig {
+        // The genesis digest is the same for all replicas of a run, and different in each.
+        let drawn = setup.genesis.0[0];
+        let mut settings = RaftSettings {
+            election_min: setup.patience,
+            election_max: setup.patience * 2,
+            heartbeat: setup.patience / HEARTBEATS_PER_PATIENCE,
+            ..RaftSettings::default()
+        };
+        if drawn % 4 == 0 {
+            // Clocks run at 75 to 130 % of the true speed.
+            settings.lease = Some(setup.patience / 2);
+        }
+        if drawn / 4 % 4 == 0 {
+            // Entries go one by one, so that terms end in the middle.
+            settings.append_bytes_max = 1;
+            settings.entries_in_flight_max = 1;
+        }
+        let config = RaftConfig::new(&setup.limits, settings);
+        plant(
+            config.expect("plans hold settings that fit together"),
+            setup.bug,
+        )
+    }
+
+    fn describe(message: &Message) -> String {
+        message.describe()
+    }
+
+    fn bugs() -> &'static [&'static str] {
+        BUGS
+    }
+}
+
+/// In the order of [`atlas_raft::bugs::SeededBug::ALL`]; then those of other parts.
+#[cfg(feature = "seeded-bugs")]
+const BUGS: &[&str] = &[
+    "vote-not-persisted",
+    "ack-before-durable",
+    "commit-old-term",
+    "quorum-one-short",
+    "stale-append-erases",
+    "read-before-own-commit",
+    "read-without-round",
+    "forgetful-voter",
+    "vote-for-old-logs",
+    crate::machine::LOST_SESSIONS,
+];
+
+#[cfg(not(feature = "seeded-bugs"))]
+const BUGS: &[&str] = &[];
+
+#[cfg(feature = "seeded-bugs")]
+fn plant(config: RaftConfig, bug: Option<&'static str>) -> RaftConfig {
+    use atlas_raft::bugs::SeededBug;
+    let bug = bug.and_then(|bug| {
+        let index = BUGS.iter().position(|name| *name == bug)?;
+        SeededBug::ALL.get(index).copied()
+    });
+    match bug {
+        Some(bug) => config.with_bug(bug),
+        None => config,
+    }
+}
+
+#[cfg(not(feature = "seeded-bugs"))]
+fn plant(config: RaftConfig, _bug: Option<&'static str>) -> RaftConfig {
+    config
+}
