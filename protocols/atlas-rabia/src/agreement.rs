@@ -26,13 +26,13 @@ impl Rabia {
     pub(crate) fn on_propose(&mut self, batch: Batch, cx: &mut Cx<'_>) {
         self.asked_for_batch = false;
         let digest = batch.digest();
-        if self.own.is_some()
-            || self
-                .done
-                .get(&digest)
-                .is_some_and(|seq| *seq <= self.decided)
-        {
+        if self.own.is_some() {
             return cx.stopped(vec![batch]);
+        }
+        let done = self.done.get(&digest);
+        if done.is_some_and(|seq| *seq <= self.decided) {
+            // A peer's client has sent the same, and it is decided: the driver will hear of it.
+            return;
         }
         let by_clock = cx.wall().unix_millis.saturating_mul(STAMPS_PER_MS);
         self.stamp = by_clock
@@ -43,8 +43,8 @@ impl Rabia {
             origin: self.me,
             batch,
         };
-        if self.queue.insert(spread.clone()) == Insertion::Full {
-            return cx.stopped(vec![spread.batch]);
+        if self.queue.get(&digest).is_none() && !self.done.contains_key(&digest) {
+            self.queue.insert_own(spread.clone());
         }
         self.own = Some(OwnBatch {
             digest,
@@ -76,7 +76,7 @@ impl Rabia {
         if self.done.contains_key(&digest) {
             return self.supply(spread.batch, cx);
         }
-        match self.queue.insert(spread) {
+        match self.queue.insert(spread, self.own.map(|own| own.digest)) {
             Insertion::Known => {}
             Insertion::Full => cx.reject(from, Reject::OutOfWindow),
             Insertion::Queued => {

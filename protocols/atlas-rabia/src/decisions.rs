@@ -1,11 +1,11 @@
 //! What a decided slot leads to.
 
-use crate::message::Spread;
+use crate::message::{Message, Spread};
 use crate::rabia::{Cx, Rabia};
 use crate::record::Record;
 use crate::slot::{Outcome, Stage};
 use atlas_common::{Digest, SeqNo};
-use atlas_core::Batch;
+use atlas_core::{Batch, Recipients};
 
 /// The phase of a decision that this replica was told of.
 pub(crate) const TOLD: u32 = u32::MAX;
@@ -30,12 +30,21 @@ impl Rabia {
         if slot.stage != Stage::Heard {
             self.in_flight -= 1;
         }
+        let mut asks = Vec::new();
         slot.close(outcome);
         self.counters.null_slots += u64::from(outcome.digest.is_none());
         self.counters.second_phases += u64::from(outcome.phase > 1 && outcome.phase < TOLD);
         let body = outcome.digest.and_then(|digest| self.queue.remove(&digest));
-        for (_, digest) in std::mem::take(&mut slot.proposals) {
+        for (from, digest) in std::mem::take(&mut slot.proposals) {
             if let Some(digest) = digest {
+                // What others propose and this replica does not even know keeps them apart.
+                if outcome.digest != Some(digest)
+                    && from != self.me
+                    && self.queue.get(&digest).is_none()
+                    && !self.done.contains_key(&digest)
+                {
+                    asks.push((from, digest));
+                }
                 self.queue.unname(&digest, seq);
                 if self.proposed.get(&digest) == Some(&seq) {
                     self.proposed.remove(&digest);
@@ -47,6 +56,10 @@ impl Rabia {
         }
         let missing = slot.body.is_none();
         self.unlogged.push(seq);
+        for (from, digest) in asks {
+            // It commits to nothing, so it need not wait for the disk.
+            cx.send_unguarded(Recipients::One(from), Message::Ask(digest));
+        }
         if let Some(digest) = outcome.digest {
             self.done.insert(digest, seq);
             if missing {

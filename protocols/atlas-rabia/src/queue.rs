@@ -12,8 +12,9 @@
 //! A batch is **free** while no undecided slot is known in which somebody proposes it; only free ones
 //! are proposed anew.
 //!
-//! Bounded in bytes, shared equally among the members, and in batches per member. What is over its
-//! maker's share is dropped; it is asked for again when it is proposed or decided.
+//! Bounded in bytes, shared equally among the members, and in batches per member. Of a member that
+//! has more than its share the oldest batches stay, the same everywhere, so that heads still meet;
+//! what was dropped is asked for again when it is proposed or decided.
 
 use crate::message::Spread;
 use atlas_common::{Digest, NodeId, SeqNo};
@@ -37,9 +38,10 @@ pub(crate) struct Queue {
     shares: BTreeMap<NodeId, Share>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// What one member has made.
+#[derive(Debug, Default)]
 struct Share {
-    batches: usize,
+    batches: BTreeSet<Key>,
     bytes: usize,
 }
 
@@ -62,26 +64,48 @@ impl Queue {
         }
     }
 
-    pub(crate) fn insert(&mut self, spread: Spread) -> Insertion {
-        let digest = spread.batch.digest();
-        if self.batches.contains_key(&digest) {
+    /// Takes a batch that was sent here. `own` is the one that this replica waits for itself.
+    pub(crate) fn insert(&mut self, spread: Spread, own: Option<Digest>) -> Insertion {
+        if self.batches.contains_key(&spread.batch.digest()) {
             return Insertion::Known;
         }
-        let share = self.shares.entry(spread.origin).or_default();
-        let bytes = share.bytes + spread.batch.raw().len();
-        // One batch has room whatever its size.
-        if share.batches > 0 && (share.batches >= PER_ORIGIN_MAX || bytes > self.share_bytes_max) {
-            return Insertion::Full;
+        while !self.has_room(&spread) {
+            // What is younger makes room, if it is not on its way.
+            let share = self.shares.get(&spread.origin);
+            let younger = share.and_then(|share| {
+                let mut younger = share.batches.range(key(&spread)..).rev();
+                younger.find(|key| self.free.contains(key) && Some(key.2) != own)
+            });
+            match younger.copied() {
+                Some((_, _, digest)) => self.remove(&digest),
+                None => return Insertion::Full,
+            };
         }
-        *share = Share {
-            batches: share.batches + 1,
-            bytes,
-        };
+        self.insert_own(spread);
+        Insertion::Queued
+    }
+
+    /// Takes a batch of this replica's own making, for which there is always room: it makes one at a
+    /// time.
+    pub(crate) fn insert_own(&mut self, spread: Spread) {
+        let (key, digest) = (key(&spread), spread.batch.digest());
+        let share = self.shares.entry(spread.origin).or_default();
+        if share.batches.insert(key) {
+            share.bytes += spread.batch.raw().len();
+        }
         if !self.proposed_in.contains_key(&digest) {
-            self.free.insert(key(&spread));
+            self.free.insert(key);
         }
         self.batches.insert(digest, spread);
-        Insertion::Queued
+    }
+
+    /// One batch has room whatever its size.
+    fn has_room(&self, spread: &Spread) -> bool {
+        self.shares.get(&spread.origin).is_none_or(|share| {
+            let bytes = share.bytes + spread.batch.raw().len();
+            share.batches.is_empty()
+                || (share.batches.len() < PER_ORIGIN_MAX && bytes <= self.share_bytes_max)
+        })
     }
 
     pub(crate) fn get(&self, digest: &Digest) -> Option<&Spread> {
@@ -93,7 +117,7 @@ impl Queue {
         let spread = self.batches.remove(digest)?;
         self.free.remove(&key(&spread));
         if let Some(share) = self.shares.get_mut(&spread.origin) {
-            share.batches -= 1;
+            share.batches.remove(&key(&spread));
             share.bytes -= spread.batch.raw().len();
         }
         Some(spread.batch)
@@ -166,7 +190,7 @@ mod tests {
         let drain = |order: &[usize]| -> Vec<u64> {
             let mut queue = Queue::new(1 << 20, 3);
             for i in order {
-                assert_eq!(queue.insert(all[*i].clone()), Insertion::Queued);
+                assert_eq!(queue.insert(all[*i].clone(), None), Insertion::Queued);
             }
             std::iter::from_fn(|| {
                 let head = queue.head()?;
@@ -186,8 +210,8 @@ mod tests {
         let digest = first.batch.digest();
         queue.name(digest, SeqNo(1));
         queue.name(digest, SeqNo(2));
-        queue.insert(first);
-        queue.insert(second.clone());
+        queue.insert(first, None);
+        queue.insert(second.clone(), None);
         assert_eq!(queue.head(), Some(second.batch.digest()));
         queue.unname(&digest, SeqNo(1));
         assert_eq!(queue.proposed_in(&digest), [SeqNo(2)]);
@@ -198,15 +222,19 @@ mod tests {
     #[test]
     fn no_member_takes_more_than_its_share() {
         let mut queue = Queue::new(3000, 3);
-        assert_eq!(queue.insert(spread(1, 0, 5000)), Insertion::Queued);
-        assert_eq!(queue.insert(spread(2, 0, 1)), Insertion::Full);
+        assert_eq!(queue.insert(spread(1, 0, 5000), None), Insertion::Queued);
+        assert_eq!(queue.insert(spread(2, 0, 1), None), Insertion::Full);
         for stamp in 0..PER_ORIGIN_MAX as u64 {
-            assert_eq!(queue.insert(spread(stamp, 1, 1)), Insertion::Queued);
+            assert_eq!(queue.insert(spread(stamp, 1, 1), None), Insertion::Queued);
         }
-        assert_eq!(queue.insert(spread(99, 1, 1)), Insertion::Full);
-        assert_eq!(queue.insert(spread(1, 1, 1)), Insertion::Known);
-        assert_eq!(queue.insert(spread(3, 2, 900)), Insertion::Queued);
-        assert_eq!(queue.insert(spread(4, 2, 900)), Insertion::Full);
+        assert_eq!(queue.insert(spread(99, 1, 1), None), Insertion::Full);
+        assert_eq!(queue.insert(spread(1, 1, 1), None), Insertion::Known);
+        // An older one takes the place of the youngest.
+        let youngest = spread(PER_ORIGIN_MAX as u64 - 1, 1, 1).batch.digest();
+        assert_eq!(queue.insert(spread(0, 1, 2), None), Insertion::Queued);
+        assert!(queue.get(&youngest).is_none());
+        assert_eq!(queue.insert(spread(3, 2, 900), None), Insertion::Queued);
+        assert_eq!(queue.insert(spread(4, 2, 900), None), Insertion::Full);
         assert_eq!(queue.len(), PER_ORIGIN_MAX + 2);
     }
 }

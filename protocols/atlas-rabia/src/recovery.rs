@@ -149,7 +149,7 @@ impl Rabia {
             // decided again.
             if let Some((spread, lsn)) = bodies.get(&digest) {
                 self.bodies.insert(digest, *lsn);
-                self.queue.insert(spread.clone());
+                self.queue.insert_own(spread.clone());
             }
         }
         // A batch decided since it was proposed elsewhere waits no more.
