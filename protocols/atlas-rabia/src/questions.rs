@@ -108,7 +108,7 @@ impl Rabia {
 
     pub(crate) fn on_question(&self, from: NodeId, nonce: u64, cx: &mut Cx<'_>) {
         if self.amnesia.is_none() && self.membership.is_voter(self.me) {
-            let reached = self.reached.max(self.decided).max(self.floor);
+            let reached = self.reached.max(self.decided);
             // What is not yet durable has not left either: an answer that names it is merely higher
             // than it need be.
             let answer = Message::Answer { nonce, reached };
@@ -159,6 +159,8 @@ impl Rabia {
         self.floor = self
             .floor
             .max(amnesia.highest.plus(self.config.in_flight_max));
+        // It may have reached as far as that, and says so when it is asked, by itself too.
+        self.reached = self.reached.max(self.floor);
         self.heard = self.heard.max(self.floor.min(self.high()));
         cx.persist(Record::Floor(self.floor));
         cx.persist(Record::Remembers);

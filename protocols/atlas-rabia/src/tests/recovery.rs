@@ -1,6 +1,7 @@
 //! Crashes, restarts, lost disks, reads.
 
 use super::rig::{Rig, ids};
+use crate::message::Message;
 use atlas_common::rng::SeededRng;
 use atlas_common::{Lsn, NodeId, SeqNo};
 use atlas_core::{Input, Origin, ReadId};
@@ -248,6 +249,32 @@ fn reads_wait_for_every_write_acknowledged_before_they_began() {
         // And what it waits for gets decided though no client wants anything.
         let at = at.unwrap();
         rig.run_until("it is decided", |rig| rig.rabia(2).decided >= at);
+    }
+}
+
+#[test]
+fn row_45_a_read_counts_what_a_wiped_disk_has_forgotten() {
+    for seed in 0..20 {
+        let mut rig = Rig::new(3, seed);
+        rig.groups = vec![ids([1])];
+        rig.submit_to(0);
+        rig.submit_to(2);
+        rig.run(200 * MILLI);
+        let acknowledged = rig.nodes[0].decided.keys().next_back().copied();
+        rig.crash(2);
+        rig.wipe(2);
+        // Replica 1 hears answers only, so that it learns nothing of the decisions.
+        rig.groups.clear();
+        rig.filter = Box::new(|_, to, message| {
+            to != NodeId(1) || matches!(message, Message::Question { .. } | Message::Answer { .. })
+        });
+        rig.reboot_wiped(2);
+        rig.run_until("it remembers", |rig| rig.rabia(2).amnesia.is_none());
+        rig.groups = vec![ids([0])];
+        rig.step(2, Input::Read(ReadId(1)));
+        rig.run(200 * MILLI);
+        let at = rig.nodes[2].reads[&ReadId(1)];
+        assert!(at >= acknowledged, "seed {seed}: {at:?} {acknowledged:?}");
     }
 }
 
