@@ -63,6 +63,12 @@ impl Agreement {
         self.last[replica.index()] = seq;
     }
 
+    /// A correct replica has taken over a state. Later decisions that it was handed meanwhile stand.
+    pub fn installs(&mut self, replica: NodeId, seq: SeqNo) {
+        let last = &mut self.last[replica.index()];
+        *last = seq.max(*last);
+    }
+
     /// A correct replica is in this state after a decision.
     ///
     /// # Errors

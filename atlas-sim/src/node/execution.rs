@@ -187,7 +187,7 @@ impl<P: SimProtocol> Node<P> {
         );
         let sessions = running.machine.sessions();
         if self.is_correct() {
-            shared.oracles.agreement.starts_from(self.id, seq);
+            shared.oracles.agreement.installs(self.id, seq);
             let same = shared.oracles.agreement.state(self.id, seq, image.id.state);
             shared.note(same);
         }
