@@ -10,6 +10,8 @@
 mod crashes;
 #[path = "cluster/errors.rs"]
 mod errors;
+#[path = "cluster/kills.rs"]
+mod kills;
 #[path = "cluster/liar.rs"]
 mod liar;
 #[path = "cluster/processes.rs"]

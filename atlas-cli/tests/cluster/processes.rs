@@ -54,7 +54,7 @@ pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// Four replicas under PBFT, each a process. They are killed when this goes.
+/// Replicas, each a process. They are killed when this goes.
 pub(crate) struct Cluster {
     dir: TempDir,
     ports: u16,
@@ -62,21 +62,27 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The files of a cluster, by `atlas init`.
+    /// The files of a cluster of four under PBFT, by `atlas init`.
     pub(crate) fn init(more: &[&str]) -> Self {
+        Self::init_with("pbft", 4, more)
+    }
+
+    fn init_with(protocol: &str, replicas: usize, more: &[&str]) -> Self {
         let dir = TempDir::with_prefix("atlas-test-").unwrap();
         let cluster = dir.path().join("cluster");
-        let ports = free_ports(8);
+        let n = u16::try_from(replicas).unwrap();
+        let ports = free_ports(2 * n);
         let made = atlas()
-            .args(["init", "--replicas", "4", "--protocol", "pbft", "--dir"])
+            .args(["init", "--replicas", &n.to_string()])
+            .args(["--protocol", protocol, "--dir"])
             .arg(&cluster)
             .args(["--base-port", &ports.to_string()])
-            .args(["--admin-base-port", &(ports + 4).to_string()])
+            .args(["--admin-base-port", &(ports + n).to_string()])
             .args(more)
             .output()
             .unwrap();
         assert!(made.status.success(), "{made:?}");
-        let replicas = (0..4).map(|_| None).collect();
+        let replicas = (0..n).map(|_| None).collect();
         Self {
             dir,
             ports,
@@ -88,6 +94,13 @@ impl Cluster {
     pub(crate) fn start(more: &[&str]) -> Self {
         let mut cluster = Self::init(more);
         (0..4).for_each(|replica| cluster.start_replica(replica));
+        cluster
+    }
+
+    /// As many replicas under this protocol, all started.
+    pub(crate) fn start_with(protocol: &str, replicas: usize, more: &[&str]) -> Self {
+        let mut cluster = Self::init_with(protocol, replicas, more);
+        (0..replicas).for_each(|replica| cluster.start_replica(replica));
         cluster
     }
 
@@ -103,7 +116,10 @@ impl Cluster {
 
     /// Where a replica serves its status.
     pub(crate) fn admin_address(&self, replica: u16) -> String {
-        format!("127.0.0.1:{}", self.ports + 4 + replica)
+        format!(
+            "127.0.0.1:{}",
+            self.ports + self.replicas.len() as u16 + replica
+        )
     }
 
     /// Starts one replica and returns when it says that it is ready.
@@ -166,10 +182,10 @@ impl Cluster {
         status(&self.path("client-0"))
     }
 
-    /// Waits until all four have executed the same and catch up with nothing; their state digests
+    /// Waits until all have executed the same and catch up with nothing; their state digests
     /// must then be the same.
     pub(crate) fn wait_until_agreed(&self) {
-        wait_for("four replicas at the same decision", || {
+        wait_for("all replicas at the same decision", || {
             let replicas = self.status();
             let same = |field: &str| replicas.iter().all(|r| r[field] == replicas[0][field]);
             let settled = replicas.iter().all(|r| r["reachable"] == true)

@@ -143,7 +143,8 @@ fn syntax_unknown_missing_and_mistyped_keys_are_named_with_their_place() {
     is(
         &(cluster_text() + "[timeouts]\nview_change_s = 1\n"),
         "c.toml:22:1: `timeouts.view_change_s` is an unknown key; expected one of \
-         `view_change_ms`, `view_change_ms_max`, `status_ms`, `retransmit_ms`, `call_ms`",
+         `view_change_ms`, `view_change_ms_max`, `election_ms`, `heartbeat_ms`, `resend_ms`, \
+         `status_ms`, `retransmit_ms`, `call_ms`",
     );
     is(
         &(cluster_text() + "[limits]\n[limits]\n"),

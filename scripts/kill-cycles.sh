@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Kills one replica of a cluster of processes with SIGKILL (the leader where there is one), under load,
+# again and again, for each protocol: the history must be linearizable, and the pauses are printed.
+#
+#   scripts/kill-cycles.sh [CYCLES]     (100 when left out)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ATLAS_KILL_CYCLES=${1:-100} cargo test --locked -p atlas-cli --test cluster row_47 -- \
+    --nocapture --test-threads 1
