@@ -30,7 +30,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            view_change_ms: 2_000,
+            view_change_ms: 1_000,
             view_change_ms_max: 60_000,
             election_ms: 300,
             heartbeat_ms: 50,
