@@ -47,7 +47,7 @@ pub struct Round {
 /// A batch for everybody's queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Its place in the queue: see [`crate::queue`].
+    /// Its place in the queue: its maker's hybrid clock.
     pub stamp: u64,
     /// Who made it.
     pub origin: NodeId,
