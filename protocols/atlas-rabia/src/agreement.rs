@@ -1,4 +1,4 @@
-//! Agreement on one slot: weak multi-valued consensus (SOSP'21, section 4, algorithms 2 and 3).
+//! Agreement on one slot: weak multi-valued consensus (the paper's Weak-MVC).
 
 use crate::coin;
 use crate::message::{Item, Message, Round, Said, Spread, Vote};
@@ -248,7 +248,7 @@ impl Rabia {
         }
     }
 
-    /// Algorithm 2, lines 1–6. With n − f proposals the state is known; where one more could still
+    /// The end of the exchange stage. With n − f proposals the state is known; where one more could still
     /// make a majority, those who are alive are given a moment.
     fn exchanged(&self, slot: &Slot, now: Time) -> Exchange {
         let (quorum, proposers) = (self.quorum(), slot.proposers());
@@ -274,7 +274,7 @@ impl Rabia {
         }
     }
 
-    /// Algorithm 3, round 1: a majority of equal states is voted for.
+    /// Round 1: a majority of equal states is voted for.
     fn vote(&self, slot: &Slot) -> Option<Vote> {
         let tally = slot.tally(slot.phase);
         let (states, ones) = (tally.states.count(), tally.ones.count());
@@ -288,7 +288,7 @@ impl Rabia {
         })
     }
 
-    /// Algorithm 3, round 2: who sees a vote takes it as its state, who sees none flips the coin. A
+    /// Round 2: who sees a vote takes it as its state, who sees none flips the coin. A
     /// replica that is unsure has seen states of both kinds, so it knows the batch.
     fn next_state(&mut self, seq: SeqNo, cx: &mut Cx<'_>) -> Option<(u32, Option<Digest>)> {
         let slot = self.slots.get(&seq)?;
@@ -321,7 +321,7 @@ impl Rabia {
         one
     }
 
-    /// Algorithm 3, round 2: f + 1 equal votes decide, in whatever phase they were given.
+    /// Round 2: f + 1 equal votes decide, in whatever phase they were given.
     fn count_votes(&mut self, seq: SeqNo, phase: u32, cx: &mut Cx<'_>) {
         let Some(slot) = self.slots.get(&seq).filter(|slot| slot.is_undecided()) else {
             return;

@@ -7,17 +7,17 @@
 //! f = ⌊(n−1)/2⌋ of n replicas crash (and come back with their disks), and goes on with probability 1
 //! while a majority can talk. There is no election to wait for when a replica fails.
 //!
-//! # Which section is where
+//! # Which part of the paper is where
 //!
-//! | file | subject | section |
+//! | file | subject | in the paper |
 //! |---|---|---|
-//! | `agreement` | batches spread, slots joined; exchange of proposals, states and votes of a phase | 3.2, 4; algorithms 1–3 |
-//! | [`coin`] | the common coin | 4.3 |
-//! | `queue` | the batches that wait, in an order that is the same everywhere | 3.2 (*PQ*) |
-//! | `slot` | what has been said in a slot | 4 |
-//! | `decisions` | null slots, batches decided but not in hand, delivery in order | 3.2, 4.2 |
-//! | `resend` | retransmission, catching up | 3.3 |
-//! | `recovery` | restart from a log, garbage collection | 3.3 (log compaction); recovery is ours |
+//! | `agreement` | batches spread, slots joined; exchange of proposals, states and votes | Rabia's replicas; Weak-MVC with its exchange stage and its randomised binary consensus stage |
+//! | [`coin`] | the common coin | `CommonCoinFlip` |
+//! | `queue` | the batches that wait, in an order that is the same everywhere | the priority queue of pending requests |
+//! | `slot` | what has been said in a slot | |
+//! | `decisions` | null slots, batches decided but not in hand, delivery in order | forfeiting a slot; `FindReturnValue` |
+//! | `resend` | retransmission, catching up | (reliable channels are assumed) |
+//! | `recovery` | garbage collection; restart from a log | log compaction; recovery is ours |
 //! | `questions` | linearizable reads; a replica that lost its disk | ours |
 //! | [`message`], [`record`], `verify` | what is said, what is durable, what is refused | |
 //!

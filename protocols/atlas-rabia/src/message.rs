@@ -64,7 +64,7 @@ pub struct Item {
     pub said: Said,
 }
 
-/// The three kinds of messages of weak multi-valued consensus (SOSP'21, algorithms 2 and 3).
+/// The three kinds of messages of weak multi-valued consensus (the paper's Weak-MVC).
 ///
 /// Where the paper sends 1, the digest of the only batch that a majority can have proposed is sent;
 /// where it sends 0, nothing.

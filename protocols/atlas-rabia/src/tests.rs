@@ -1,5 +1,5 @@
-//! Tests of the whole state machine, each named after a section of the paper, a trap that others fell
-//! into, or a row of the fault catalogue.
+//! Tests of the whole state machine, each named after what it shows, a trap that others fell into, or a
+//! row of the fault catalogue.
 
 mod normal;
 mod random;

@@ -4,7 +4,7 @@ use super::rig::{PATIENCE, RESEND, Rig};
 use std::time::Duration;
 
 #[test]
-fn section_4_a_lone_request_is_decided_in_one_slot_everywhere() {
+fn a_lone_request_is_decided_in_one_slot_everywhere() {
     for n in [1, 2, 3, 4, 5, 7] {
         let mut rig = Rig::new(n, 1);
         rig.submit_to(0);
