@@ -35,6 +35,7 @@
 //!   states, and progress once the faults have healed.
 //! - An [`adversary`] has one replica, its key and the network in its hands.
 //! - A [`campaign`] runs many seeds on all cores.
+//! - [`conformance`] is what every protocol must keep, one's own too, in one call.
 //! - [`SimProtocol`] is what a protocol needs to be run here: a configuration. One's own can be run
 //!   too.
 //!
@@ -61,6 +62,7 @@ mod app;
 pub mod campaign;
 pub mod checkers;
 pub mod clients;
+pub mod conformance;
 pub mod crypto;
 pub mod events;
 pub mod faults;

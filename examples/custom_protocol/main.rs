@@ -1,5 +1,9 @@
 //! An ordering protocol of one's own in the same replica, chosen by its name: a cluster of one that
-//! decides whatever it has made durable. `cargo run --example custom_protocol`
+//! decides whatever it has made durable. `cargo run --example custom_protocol`; its scenarios in the
+//! simulator are `cargo test -p examples`.
+
+#[cfg(test)]
+mod scenarios;
 
 use atlas_smr::ProtocolRegistry;
 use atlas_smr::prelude::*;

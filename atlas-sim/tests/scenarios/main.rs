@@ -3,12 +3,14 @@
 //! Each test is one row (or one more scenario), run for a few seeds. A test that fails says how to
 //! replay its seed.
 
+use atlas_common::quorum::FaultModel;
 use atlas_pbft::Pbft;
 use atlas_sim::scenarios::{self, Scenario};
 use atlas_sim::{Choices, Plan, Report, SimProtocol, adversary};
 
 #[cfg(feature = "seeded-bugs")]
 mod bugs;
+mod conformance;
 mod determinism;
 
 /// Seeds for each scenario.
@@ -58,7 +60,7 @@ macro_rules! rows {
         #[test]
         fn every_scenario_has_a_test() {
             let tested = [$($name,)*];
-            for scenario in scenarios::all() {
+            for scenario in scenarios::all(FaultModel::Byzantine) {
                 assert!(tested.contains(&scenario.name), "{} has no test", scenario.name);
             }
         }
