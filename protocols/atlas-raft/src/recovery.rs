@@ -152,6 +152,12 @@ impl Raft {
             // A leader's lease may rest on what this replica heard before it restarted.
             self.sticks_until = cx.now().after(self.config.settings.election_min);
         }
+        let (seq, term) = self.log.base();
+        if seq > SeqNo::ZERO {
+            // A crash may have lost the record of an installation and left the state: what follows in
+            // the log must not be taken for what followed on the entries before it.
+            cx.persist(Record::Installed { seq, term });
+        }
         self.tell_leader(cx);
         self.wait_for_leader(cx);
         self.start_asking(cx);

@@ -345,6 +345,24 @@ fn section_5_1_a_crash_during_the_installation_leaves_the_state_or_the_log() {
     assert_eq!(same.log.last_id(), id(6, 1));
 }
 
+/// The record of the installation is lost with the power, the state is not; what is acknowledged in the
+/// next life must be there in the one after it.
+#[test]
+fn section_5_1_a_second_crash_after_an_installation_loses_nothing_that_was_acknowledged() {
+    let mut follower = Solo::new(3);
+    follower.append(1, 1, id(0, 0), vec![entry(1, "old"); 6], 1);
+    follower.sync();
+    let durable = follower.last_lsn();
+    follower.step(Input::StateInstalled(state(9, 3)));
+    let mut follower = follower.restarted_from(Some(state(9, 3)), durable);
+    follower.append(1, 3, id(9, 3), vec![entry(3, "new")], 9);
+    follower.sync();
+    assert_eq!(follower.accepted(), [10]);
+    let durable = follower.last_lsn();
+    let follower = follower.restarted_from(Some(state(9, 3)), durable);
+    assert_eq!(follower.raft.log.last_id(), id(10, 3));
+}
+
 /// What was before an installation never comes back, whatever was compacted since.
 #[test]
 fn section_5_1_records_of_before_a_state_are_read_as_they_were_meant() {

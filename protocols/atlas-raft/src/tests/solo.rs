@@ -7,8 +7,8 @@ use crate::{Raft, RaftConfig, RaftSettings, Timer};
 use atlas_common::rng::SeededRng;
 use atlas_common::{AgreedTime, Lsn, NodeId, SeqNo, Time, View};
 use atlas_core::{
-    Batch, Context, Effect, Input, Limits, Membership, OrderingProtocol, Origin, Outbox, ReadId,
-    Recipients, Recovery, Verified,
+    Batch, Context, Effect, Input, Installed, Limits, Membership, OrderingProtocol, Origin, Outbox,
+    ReadId, Recipients, Recovery, Verified,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -234,6 +234,11 @@ impl Solo {
 
     /// The replica after a crash that kept what was durable.
     pub(super) fn restarted(self, durable: Lsn) -> Self {
+        self.restarted_from(None, durable)
+    }
+
+    /// The same with a checkpoint.
+    pub(super) fn restarted_from(self, installed: Option<Installed>, durable: Lsn) -> Self {
         let records: Vec<_> = self
             .log
             .range(..=durable)
@@ -242,7 +247,7 @@ impl Solo {
         let recovery = Recovery {
             me: self.raft.me,
             origin: Origin::Restart,
-            installed: None,
+            installed,
             records,
         };
         let membership = Arc::clone(&self.membership);
