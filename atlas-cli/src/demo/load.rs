@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Callers at once.
-const CALLERS: usize = 64;
+pub(super) const CALLERS: usize = 64;
 /// Of so many calls, one is a read.
-const READ_EVERY: u64 = 4;
+pub(super) const READ_EVERY: u64 = 4;
 
 #[derive(Default)]
 struct Shared {
@@ -39,6 +39,20 @@ pub(super) struct Totals {
     pub(super) wrong: u64,
 }
 
+/// What was seen in one span of time.
+pub(super) struct Seen {
+    pub(super) ops_per_second: f64,
+    /// In microseconds.
+    pub(super) latencies: Histogram<u64>,
+}
+
+impl Seen {
+    /// The latency that this part of the calls did not exceed, in milliseconds; 0 without calls.
+    pub(super) fn latency_ms(&self, quantile: f64) -> f64 {
+        milliseconds(&self.latencies, quantile)
+    }
+}
+
 pub(super) struct Load {
     shared: Arc<Shared>,
     callers: Vec<JoinHandle<()>>,
@@ -58,18 +72,20 @@ impl Load {
         Self { shared, callers }
     }
 
-    /// Prints a line of figures each half second, for `span`.
-    pub(super) async fn watch(&self, what: &str, span: Duration) {
+    /// Prints a line of figures each half second, for `span`; gives those of the whole span.
+    pub(super) async fn watch(&self, what: &str, span: Duration) -> Result<Seen> {
         let live = std::io::stdout().is_terminal();
         let step = Duration::from_millis(500);
         let steps = span.as_millis().div_ceil(step.as_millis());
+        let (first, began) = (self.operations(), Instant::now());
+        let mut all = histogram()?;
         for _ in 0..steps {
-            let (before, at) = (self.shared.operations.load(Relaxed), Instant::now());
+            let (before, at) = (self.operations(), Instant::now());
             tokio::time::sleep(step).await;
-            let done = self.shared.operations.load(Relaxed) - before;
-            let rate = done as f64 / at.elapsed().as_secs_f64();
-            let latencies = std::mem::take(&mut *lock(&self.shared.latencies));
+            let rate = rate(self.operations() - before, at);
+            let latencies = self.take_latencies()?;
             let line = format!("{what:<16} {rate:>9.0} ops/s   {}", percentiles(&latencies));
+            all.add(latencies)?;
             if live {
                 print!("\r{line:<78}");
                 // A terminal that has gone away is noticed by the next print.
@@ -81,6 +97,24 @@ impl Load {
         if live {
             println!();
         }
+        Ok(Seen {
+            ops_per_second: rate(self.operations() - first, began),
+            latencies: all,
+        })
+    }
+
+    /// Operations answered so far.
+    pub(super) fn operations(&self) -> u64 {
+        self.shared.operations.load(Relaxed)
+    }
+
+    /// Of the calls answered since the last time.
+    fn take_latencies(&self) -> Result<Histogram<u64>> {
+        let mut histogram = histogram()?;
+        for latency in std::mem::take(&mut *lock(&self.shared.latencies)) {
+            histogram.saturating_record(latency);
+        }
+        Ok(histogram)
     }
 
     /// From here on pauses are measured.
@@ -116,17 +150,24 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn percentiles(micros: &[u64]) -> String {
-    let Ok(mut histogram) = Histogram::<u64>::new_with_max(600_000_000, 3) else {
-        return String::new();
-    };
-    for latency in micros {
-        histogram.saturating_record(*latency);
-    }
-    if histogram.is_empty() {
+fn rate(operations: u64, since: Instant) -> f64 {
+    operations as f64 / since.elapsed().as_secs_f64()
+}
+
+/// Up to ten minutes, in microseconds.
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_max(600_000_000, 3)?)
+}
+
+fn milliseconds(micros: &Histogram<u64>, quantile: f64) -> f64 {
+    micros.value_at_quantile(quantile) as f64 / 1000.0
+}
+
+fn percentiles(micros: &Histogram<u64>) -> String {
+    if micros.is_empty() {
         return "no answers".to_owned();
     }
-    let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+    let at = |quantile| milliseconds(micros, quantile);
     format!("p50 {:>7.1} ms   p99 {:>7.1} ms", at(0.5), at(0.99))
 }
 
