@@ -6,6 +6,7 @@
 mod clients;
 mod leaders;
 mod network;
+mod rabia;
 mod votes;
 
 use crate::plan::Plan;
@@ -71,10 +72,17 @@ pub fn all() -> Vec<&'static Scenario> {
         .collect()
 }
 
+/// Those that only Rabia is asked.
+#[must_use]
+pub fn of_rabia() -> Vec<&'static Scenario> {
+    rabia::ALL.iter().collect()
+}
+
 /// The scenario of this name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Scenario> {
-    all().into_iter().find(|scenario| scenario.name == name)
+    let mut all = all().into_iter().chain(of_rabia());
+    all.find(|scenario| scenario.name == name)
 }
 
 /// Nothing more than every run must show.

@@ -12,6 +12,7 @@ use atlas_sim::{Choices, Plan, Report, SimProtocol, adversary};
 mod bugs;
 mod conformance;
 mod determinism;
+mod rabia;
 
 /// Seeds for each scenario.
 const SEEDS: u64 = 5;

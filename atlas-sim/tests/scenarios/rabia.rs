@@ -1,0 +1,93 @@
+//! Clusters of Rabia.
+
+use atlas_core::OrderingProtocol as _;
+use atlas_rabia::Rabia;
+use atlas_sim::{Choices, Plan, Report, scenarios};
+
+fn random(seed: u64, bug: Option<&'static str>) -> Report {
+    let choices = Choices {
+        model: Rabia::FAULT_MODEL,
+        adversaries: &[],
+        replicas: None,
+        bug,
+    };
+    atlas_sim::run::<Rabia>(&Plan::draw(seed, &choices), false)
+}
+
+#[test]
+fn what_rabia_alone_is_asked() {
+    for scenario in scenarios::of_rabia() {
+        for seed in 0..super::SEEDS {
+            let report = scenario.run::<Rabia>(seed, false);
+            assert!(
+                report.verdict.is_pass(),
+                "{}\ncargo run --release -p atlas-sim -- --protocol rabia --scenario {} --seed {seed}",
+                report.verdict,
+                scenario.name
+            );
+        }
+    }
+}
+
+/// A short campaign: random plans, and what a campaign is asked to show.
+#[test]
+fn random_plans() {
+    let mut randomised = 0;
+    for seed in 2_000_000..2_000_040 {
+        let report = random(seed, None);
+        assert!(
+            report.verdict.is_pass(),
+            "{}\n{}\ncargo run --release -p atlas-sim -- --protocol rabia --seed {seed}",
+            report.verdict,
+            report.plan
+        );
+        let both = ["null slots", "second phases"];
+        randomised += u64::from(both.iter().all(|name| report.counter(name) > 0));
+    }
+    assert!(
+        randomised >= 10,
+        "{randomised} of 40 with null slots and second phases"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [1, 23] {
+        let (first, again) = (random(seed, None), random(seed, None));
+        assert_eq!(first.trace_hash, again.trace_hash);
+        assert_eq!(first.counters, again.counters);
+    }
+}
+
+/// What only a scenario of its own finds soon: random runs hardly ever cut the power of all between a
+/// word and its write, or lose a disk while the only witness is cut off.
+#[cfg(feature = "seeded-bugs")]
+const HARD: [(&str, &str); 2] = [
+    ("vote-before-durable", "rabia-words-and-power-cuts"),
+    ("forget-amnesia", "rabia-forgetful-disk"),
+];
+
+/// Each defect is caught within two minutes of processor time.
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn every_seeded_bug_is_caught() {
+    use atlas_sim::{SimProtocol as _, Verdict};
+    use std::time::{Duration, Instant};
+    for bug in Rabia::bugs() {
+        let started = Instant::now();
+        let hard = HARD.iter().find(|(hard, _)| hard == bug);
+        let scenario = hard.map(|(_, name)| super::find(name));
+        let caught = |seed: &u64| {
+            let report = match scenario {
+                Some(scenario) => scenario.run_with::<Rabia>(*seed, Some(bug), false),
+                None => random(*seed, Some(bug)),
+            };
+            let verdict = report.verdict;
+            matches!(verdict, Verdict::Diverged(_) | Verdict::NoProgress { .. })
+        };
+        let mut seeds = (0..).take_while(|_| started.elapsed() < Duration::from_secs(120));
+        let found = seeds.find(caught);
+        let seed = found.unwrap_or_else(|| panic!("{bug} was not caught"));
+        println!("{bug}: seed {seed} after {:.1?}", started.elapsed());
+    }
+}
