@@ -51,6 +51,12 @@ kinds! {
     Pause = "pauses",
     /// A disk was slow.
     SlowDisk = "slow disk phases",
+    /// A sync failed, and the replica stopped.
+    SyncFailed = "failed syncs",
+    /// A disk was full, and the replica stopped.
+    DiskFull = "full disks",
+    /// A wall clock jumped.
+    ClockJump = "jumps of wall clocks",
     /// A replica's clock ran at another speed.
     Skew = "skewed clocks",
     /// Something outside distrusted the leader.

@@ -198,7 +198,7 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
 
 fn list<P: atlas_sim::SimProtocol>() {
     println!("scenarios:");
-    for scenario in scenarios::all() {
+    for scenario in scenarios::all(P::FAULT_MODEL) {
         println!("  {:<34} {}", scenario.name, scenario.about);
     }
     println!(

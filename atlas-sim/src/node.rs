@@ -13,7 +13,7 @@ use crate::adversary::{self, Adversary};
 use crate::checkers::Violation;
 use crate::machine::Machine;
 use crate::network::exponential;
-use crate::plan::Clock;
+use crate::plan::{Clock, DiskFault};
 use crate::protocol::SimProtocol;
 use crate::shared::{Event, Shared};
 use atlas_common::crypto::Signer;
@@ -46,6 +46,8 @@ pub(crate) struct Node<P: SimProtocol> {
     running: Option<Running<P>>,
     /// While it stands still: what has arrived meanwhile.
     paused: Option<Vec<Event<P>>>,
+    /// Its disk is about to fail it.
+    broken: Option<DiskFault>,
     /// The last view it entered, over all lives.
     view: View,
 }
@@ -98,6 +100,7 @@ impl<P: SimProtocol> Node<P> {
             slowness: 1,
             running: None,
             paused: None,
+            broken: None,
             view: View::ZERO,
         }
     }
@@ -177,6 +180,11 @@ impl<P: SimProtocol> Node<P> {
         if self.paused.is_none() {
             self.input(CoreInput::Suspect, shared);
         }
+    }
+
+    /// Its wall clock jumps.
+    pub(crate) fn set_wall(&mut self, ahead_ms: u64) {
+        self.clock.wall_ahead_ms = ahead_ms;
     }
 
     fn moment(&self, started: Time, now: Time) -> Moment {
@@ -337,8 +345,13 @@ impl<P: SimProtocol> Node<P> {
     /// Going on would do harm; a correct replica never comes to that.
     fn halt(&mut self, reason: &str, shared: &mut Shared<P>) {
         shared.line(Name(self.id), format_args!("stops: {reason}"));
-        self.running = None;
+        if let Some(running) = self.running.take() {
+            self.gather_counters(&running, shared);
+        }
         self.life += 1;
+        if self.stopped_by_disk(shared) {
+            return; // as it should
+        }
         if self.is_correct() {
             let (replica, reason) = (self.id, reason.to_owned());
             shared.note::<()>(Err(Violation::Halted { replica, reason }));

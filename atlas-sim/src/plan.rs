@@ -139,6 +139,16 @@ pub enum CrashKind {
     Wipe,
 }
 
+/// How a disk fails its replica, which must stop at once. It may come back when it is restarted: a
+/// failed sync has lost something by then, a full disk has got room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// A sync reports an error.
+    SyncFails,
+    /// There is no room left.
+    Full,
+}
+
 /// Which replica something happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -180,6 +190,10 @@ pub enum Action {
     ResumeAll,
     /// A replica's disk takes so many times as long from now on.
     SlowDisk(NodeId, u32),
+    /// A replica's disk fails it.
+    DiskFault(Target, DiskFault),
+    /// A replica's wall clock is so many milliseconds ahead from now on.
+    SetWall(NodeId, u64),
     /// Correct replicas' monitors distrust the leader.
     Suspect,
     /// Everything is repaired.

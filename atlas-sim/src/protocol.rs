@@ -43,6 +43,9 @@ pub trait SimProtocol: OrderingProtocol {
     /// The configuration of one replica.
     fn config(setup: &Setup) -> Self::Config;
 
+    /// Whether it has leaders: then scenarios about them must show changes of leader.
+    const LED: bool = true;
+
     /// A message in a few words, for transcripts.
     #[must_use]
     fn describe(message: &Self::Message) -> String {

@@ -4,6 +4,7 @@
 //! besides what every run must keep. A fault that never fired is a failed run.
 
 mod clients;
+mod crash;
 mod leaders;
 mod network;
 mod rabia;
@@ -12,6 +13,7 @@ mod votes;
 use crate::plan::Plan;
 use crate::protocol::SimProtocol;
 use crate::verdict::{Report, Verdict};
+use atlas_common::quorum::FaultModel;
 
 /// A scenario.
 #[derive(Debug)]
@@ -59,17 +61,29 @@ impl Scenario {
         {
             report.verdict = Verdict::Idle(missing);
         }
+        let led = crash::LED
+            .iter()
+            .filter(|(name, _)| P::LED && *name == self.name);
+        for (_, shows) in led {
+            if report.verdict.is_pass()
+                && let Err(missing) = shows(&report)
+            {
+                report.verdict = Verdict::Idle(missing);
+            }
+        }
         report
     }
 }
 
-/// All scenarios.
+/// All scenarios for protocols that survive such faults: those with liars for PBFT, those for which
+/// half of the replicas may crash for the others.
 #[must_use]
-pub fn all() -> Vec<&'static Scenario> {
-    [leaders::ALL, votes::ALL, network::ALL, clients::ALL]
-        .into_iter()
-        .flatten()
-        .collect()
+pub fn all(model: FaultModel) -> Vec<&'static Scenario> {
+    let byzantine = [leaders::ALL, votes::ALL, network::ALL, clients::ALL];
+    match model {
+        FaultModel::Byzantine => byzantine.into_iter().flatten().collect(),
+        FaultModel::Crash => crash::ALL.iter().collect(),
+    }
 }
 
 /// Those that only Rabia is asked.
@@ -81,7 +95,8 @@ pub fn of_rabia() -> Vec<&'static Scenario> {
 /// The scenario of this name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Scenario> {
-    let mut all = all().into_iter().chain(of_rabia());
+    let models = [FaultModel::Byzantine, FaultModel::Crash].into_iter();
+    let mut all = models.flat_map(all).chain(of_rabia());
     all.find(|scenario| scenario.name == name)
 }
 

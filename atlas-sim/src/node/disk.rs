@@ -6,7 +6,7 @@ use crate::checkers::Violation;
 use crate::faults::FaultKind;
 use crate::machine::Machine;
 use crate::network::exponential;
-use crate::plan::CrashKind;
+use crate::plan::{CrashKind, DiskFault};
 use crate::protocol::{Setup, SimProtocol};
 use crate::shared::{Event, Shared};
 use atlas_common::{Lsn, NodeId, SeqNo, Time, wire};
@@ -207,6 +207,9 @@ impl<P: SimProtocol> Node<P> {
         self.gather_counters(&running, shared);
         self.life += 1;
         self.paused = None;
+        if self.broken.take().is_some() {
+            self.storage.free_space();
+        }
         let losses = self.storage.counters().losses;
         if kind == CrashKind::DuringWrite {
             self.storage.inject(Fault::PowerCut, self.rng.between(1, 6));
@@ -234,6 +237,42 @@ impl<P: SimProtocol> Node<P> {
         }
         shared.trace.mix(u64::from(self.id.0));
         shared.line(Name(self.id), format_args!("crashes ({kind:?})"));
+        true
+    }
+
+    /// The disk will fail the replica at one of its next operations.
+    pub(crate) fn break_disk(&mut self, fault: DiskFault) {
+        if self.running.is_some() && self.broken.is_none() {
+            self.broken = Some(fault);
+            let kind = match fault {
+                DiskFault::SyncFails => Fault::SyncFails,
+                DiskFault::Full => Fault::DiskFull,
+            };
+            self.storage.inject(kind, self.rng.between(1, 6));
+        }
+    }
+
+    /// The disk is replaced by one that works, before it has failed.
+    pub(crate) fn mend_disk(&mut self) {
+        if self.broken.take().is_some() {
+            self.storage.inject(Fault::SyncFails, u64::MAX);
+            self.storage.free_space();
+        }
+    }
+
+    /// Whether the replica has stopped because its disk failed it. What the disk holds then is what a
+    /// power cut leaves; and there is room again when it restarts.
+    pub(super) fn stopped_by_disk(&mut self, shared: &mut Shared<P>) -> bool {
+        let Some(fault) = self.broken.take() else {
+            return false;
+        };
+        shared.counts.count(match fault {
+            DiskFault::SyncFails => FaultKind::SyncFailed,
+            DiskFault::Full => FaultKind::DiskFull,
+        });
+        self.paused = None;
+        self.storage.free_space();
+        self.storage = self.storage.crash(&mut self.rng);
         true
     }
 
@@ -358,7 +397,7 @@ impl<P: SimProtocol> Node<P> {
     }
 
     /// Adds up what a life has counted.
-    fn gather_counters(&self, running: &Running<P>, shared: &mut Shared<P>) {
+    pub(super) fn gather_counters(&self, running: &Running<P>, shared: &mut Shared<P>) {
         if !self.is_correct() {
             return;
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 const RESENDS_PER_PATIENCE: u32 = 10;
 
 impl SimProtocol for Rabia {
+    const LED: bool = false;
+
     #[expect(clippy::expect_used, reason = "plans hold settings that fit together")]
     fn config(setup: &Setup) -> RabiaConfig {
         let resend = setup.patience / RESENDS_PER_PATIENCE;

@@ -18,12 +18,12 @@ impl SimProtocol for Raft {
             heartbeat: setup.patience / HEARTBEATS_PER_PATIENCE,
             ..RaftSettings::default()
         };
-        if drawn % 4 == 0 {
+        if drawn.is_multiple_of(4) {
             // Clocks run at 75 to 130 % of the true speed.
             settings.lease = Some(setup.patience / 2);
         }
-        if drawn / 4 % 4 == 0 {
-            // Entries go one by one, so that terms end in the middle.
+        if setup.limits.in_flight_max == 1 {
+            // Entries go one by one to each, so that terms end in the middle.
             settings.append_bytes_max = 1;
             settings.entries_in_flight_max = 1;
         }

@@ -45,6 +45,14 @@ impl<P: SimProtocol> World<P> {
                     self.shared.counts.count(FaultKind::SlowDisk);
                 }
             }
+            Action::DiskFault(target, fault) => {
+                let target = self.find(target);
+                self.nodes[target].break_disk(fault);
+            }
+            Action::SetWall(replica, ahead_ms) => {
+                self.shared.counts.count(FaultKind::ClockJump);
+                self.nodes[replica.index()].set_wall(ahead_ms);
+            }
             Action::Suspect => {
                 self.shared.counts.count(FaultKind::Suspicion);
                 for node in &mut self.nodes {
@@ -88,6 +96,7 @@ impl<P: SimProtocol> World<P> {
         self.shared.network.set_quality(healed);
         for node in &mut self.nodes {
             node.slowness = 1;
+            node.mend_disk();
         }
         self.resume_all();
         self.restart_all();
