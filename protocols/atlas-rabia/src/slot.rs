@@ -59,16 +59,24 @@ impl Voters {
         Self((1 << n) - 1)
     }
 
+    /// Nothing for those who have no vote, however high they count.
+    const fn bit(id: NodeId) -> u128 {
+        match 1_u128.checked_shl(id.0) {
+            Some(bit) => bit,
+            None => 0,
+        }
+    }
+
     pub(crate) const fn insert(&mut self, id: NodeId) {
-        self.0 |= 1 << id.index();
+        self.0 |= Self::bit(id);
     }
 
     pub(crate) const fn remove(&mut self, id: NodeId) {
-        self.0 &= !(1 << id.index());
+        self.0 &= !Self::bit(id);
     }
 
     pub(crate) const fn contains(self, id: NodeId) -> bool {
-        self.0 & (1 << id.index()) != 0
+        self.0 & Self::bit(id) != 0
     }
 
     pub(crate) const fn count(self) -> usize {

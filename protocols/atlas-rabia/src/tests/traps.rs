@@ -437,6 +437,14 @@ fn learners_follow_and_serve_without_a_vote() {
 }
 
 #[test]
+fn learners_may_be_many() {
+    let mut rig = Rig::with_limits(1, 140, 14, limits());
+    rig.submit_to(140);
+    rig.settle();
+    assert_eq!(rig.requests(135), [1]);
+}
+
+#[test]
 fn operators_have_nobody_to_suspect() {
     let mut rig = Rig::new(3, 11);
     rig.step(0, Input::Suspect);
