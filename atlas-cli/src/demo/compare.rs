@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long the load runs before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// How much longer than its part of the run a pause after a crash may last.
+const RESUMES_WITHIN: Duration = Duration::from_secs(30);
 
 /// What one protocol's run came to.
 pub(super) struct Outcome {
@@ -105,6 +107,7 @@ async fn run(
     cluster.stop(victim.index()).await;
     let what = format!("replica {victim} gone");
     load.watch(&what, span).await?;
+    load.answered(RESUMES_WITHIN).await?;
     let pause = load.longest_pause();
 
     cluster.restart(victim.index())?;

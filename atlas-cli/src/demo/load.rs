@@ -1,6 +1,6 @@
 //! Writers and readers that check every answer.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use atlas_kv::{Kv, KvReply, KvRequest};
 use atlas_smr::{ApplicationClient, Consistency};
 use hdrhistogram::Histogram;
@@ -131,6 +131,18 @@ impl Load {
         pauses
             .longest
             .max(pauses.last.map_or(Duration::ZERO, |last| last.elapsed()))
+    }
+
+    /// Waits for one more answer, so that a pause that still lasts is measured whole.
+    pub(super) async fn answered(&self, within: Duration) -> Result<()> {
+        let (before, began) = (self.operations(), Instant::now());
+        while self.operations() == before {
+            if began.elapsed() > within {
+                bail!("no answer for {} s", within.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     pub(super) async fn stop(self) -> Result<Totals> {
