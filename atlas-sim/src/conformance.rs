@@ -10,7 +10,7 @@
 //!
 //! let passed = conformance::check::<Raft>(&Extent::brief())?;
 //! assert!(passed.runs >= conformance::CASES.len() as u64);
-//! # Ok::<(), conformance::Failure>(())
+//! # Ok::<(), Box<conformance::Failure>>(())
 //! ```
 //!
 //! [`Extent::default`] is what a test suite should run.
@@ -113,7 +113,7 @@ pub struct Failure {
 ///
 /// # Errors
 /// The first run in which something did not hold, or the faults never happened.
-pub fn check<P: SimProtocol>(extent: &Extent) -> Result<Passed, Failure> {
+pub fn check<P: SimProtocol>(extent: &Extent) -> Result<Passed, Box<Failure>> {
     let mut passed = Passed::default();
     for case in CASES {
         let one = case.check::<P>(extent)?;
@@ -128,7 +128,7 @@ impl Case {
     ///
     /// # Errors
     /// As [`check`].
-    pub fn check<P: SimProtocol>(&self, extent: &Extent) -> Result<Passed, Failure> {
+    pub fn check<P: SimProtocol>(&self, extent: &Extent) -> Result<Passed, Box<Failure>> {
         let mut passed = Passed::default();
         let sizes = extent.sizes(P::FAULT_MODEL).into_iter();
         for replicas in sizes.filter(|n| *n >= self.replicas_min) {
@@ -136,13 +136,13 @@ impl Case {
                 let report = self.run::<P>(replicas, seed, false);
                 if !report.verdict.is_pass() {
                     let report = self.run::<P>(replicas, seed, true);
-                    return Err(Failure {
+                    return Err(Box::new(Failure {
                         case: self.name,
                         replicas,
                         seed,
                         verdict: report.verdict,
                         transcript: report.transcript,
-                    });
+                    }));
                 }
                 passed.runs += 1;
                 passed.operations += report.operations;

@@ -5,10 +5,14 @@ use crate::protocol::Fact;
 use atlas_common::{NodeId, SeqNo};
 use std::collections::BTreeMap;
 
+/// What a fact is about: its name, and its place.
+type About = (&'static str, (SeqNo, u64));
+
 /// The facts seen so far.
 #[derive(Debug, Default)]
 pub struct Facts {
-    known: BTreeMap<(&'static str, (SeqNo, u64)), (NodeId, u64)>,
+    /// Who held each first, and for what.
+    known: BTreeMap<About, (NodeId, u64)>,
 }
 
 impl Facts {

@@ -413,8 +413,11 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
+/// A scenario's name, and what else its report must show.
+pub(super) type Shows = (&'static str, fn(&Report) -> Result<(), String>);
+
 /// What must be seen of protocols with a leader besides.
-pub(super) const LED: &[(&str, fn(&Report) -> Result<(), String>)] = &[
+pub(super) const LED: &[Shows] = &[
     ("row-39-partial-partitions", |report| {
         changed_views(report, 1)
     }),

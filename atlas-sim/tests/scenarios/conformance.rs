@@ -11,10 +11,10 @@ fn conforms<P: SimProtocol>() {
         seeds: 0..4,
         ..Extent::default()
     };
-    match conformance::check::<P>(&extent) {
-        Ok(passed) => assert!(passed.operations >= 100 * passed.runs),
-        Err(failure) => panic!("{failure}"),
-    }
+    let verdict = conformance::check::<P>(&extent);
+    let failed = verdict.as_ref().err().map(ToString::to_string);
+    assert_eq!(failed, None);
+    assert!(verdict.is_ok_and(|passed| passed.operations >= 100 * passed.runs));
 }
 
 #[test]
