@@ -132,7 +132,7 @@
 //! Three replicas, one step each at a time; the disk is instant and the network loses nothing.
 //!
 //! ```
-#![doc = include_str!("../examples/three.rs")]
+#![doc = include_str!("../examples/three_under_raft.rs")]
 //! ```
 //!
 //! # Deliberate defects
