@@ -18,6 +18,8 @@ pub struct Summary {
     pub counting: u64,
     /// Those of them with two view changes or more that had slots in flight.
     pub with_view_changes: u64,
+    /// Those of the seeds that count with two view changes or more under load.
+    pub with_view_changes_under_load: u64,
     /// Those of the seeds that count in which a slot stayed empty and one took a second phase.
     pub with_second_phases: u64,
     /// Calls answered.
@@ -47,6 +49,7 @@ impl Summary {
         if report.counts() {
             self.counting += 1;
             self.with_view_changes += u64::from(report.view_changes_in_flight >= 2);
+            self.with_view_changes_under_load += u64::from(report.view_changes_under_load >= 2);
             let randomised = ["null slots", "second phases"];
             let all = randomised.iter().all(|name| report.counter(name) > 0);
             self.with_second_phases += u64::from(all);
@@ -93,10 +96,13 @@ impl fmt::Display for Summary {
         writeln!(
             f,
             "{} count (at least 200 operations, a fault fired); {} of them ({:.0} %) with two or \
-             more view changes with slots in flight",
+             more view changes with slots in flight, {} ({:.0} %) with two or more while calls were \
+             outstanding",
             self.counting,
             self.with_view_changes,
-            share(self.with_view_changes, self.counting)
+            share(self.with_view_changes, self.counting),
+            self.with_view_changes_under_load,
+            share(self.with_view_changes_under_load, self.counting)
         )?;
         if self.counters.contains_key("second phases") {
             let (with, share) = (

@@ -272,7 +272,10 @@ impl Client {
                 history.returned(label, answer, now);
                 self.answered += 1;
             }
-            Err(_gave_up) => self.unknown += 1,
+            Err(_gave_up) => {
+                history.gave_up();
+                self.unknown += 1;
+            }
         }
         Ok(())
     }

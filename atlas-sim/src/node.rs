@@ -70,6 +70,8 @@ struct Running<P: SimProtocol> {
     /// Slots in flight when the last view was left, if it was left with any.
     left_with: usize,
     in_flight: usize,
+    /// Whether calls were outstanding when it last found itself without a leader.
+    left_busy: bool,
 }
 
 /// A node's name in the transcript.
@@ -327,6 +329,7 @@ impl<P: SimProtocol> Node<P> {
             return;
         };
         let Some(leader) = leader else {
+            running.left_busy |= shared.oracles.history.outstanding() > 0;
             shared.line(Name(self.id), format_args!("leaves for view {view}"));
             return;
         };
@@ -336,9 +339,12 @@ impl<P: SimProtocol> Node<P> {
         );
         shared.trace.mix(view.0);
         let in_flight = std::mem::take(&mut running.left_with);
+        let busy = std::mem::take(&mut running.left_busy);
         if self.adversary.is_none() && view > self.view {
             self.view = view;
-            *shared.oracles.views.entry(view).or_default() |= in_flight > 0;
+            let change = shared.oracles.views.entry(view).or_default();
+            change.in_flight |= in_flight > 0;
+            change.under_load |= busy;
         }
     }
 

@@ -62,6 +62,15 @@ pub(crate) enum Event<P: SimProtocol> {
     Act { index: usize },
 }
 
+/// How a view began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ViewChange {
+    /// A replica had slots in flight when it left the one before.
+    pub(crate) in_flight: bool,
+    /// Calls were outstanding then.
+    pub(crate) under_load: bool,
+}
+
 /// What the oracles have seen.
 #[derive(Debug)]
 pub(crate) struct Oracles {
@@ -70,8 +79,8 @@ pub(crate) struct Oracles {
     pub(crate) execution: Execution,
     pub(crate) history: History,
     pub(crate) facts: Facts,
-    /// The views that correct replicas entered, and whether one had slots in flight then.
-    pub(crate) views: BTreeMap<View, bool>,
+    /// The views that correct replicas entered.
+    pub(crate) views: BTreeMap<View, ViewChange>,
     /// The first thing that went wrong.
     pub(crate) violation: Option<Violation>,
 }

@@ -80,6 +80,8 @@ pub struct Report {
     pub view_changes: u64,
     /// Those of them that some correct replica entered with slots in flight.
     pub view_changes_in_flight: u64,
+    /// Those that a correct replica looked for while clients' calls were outstanding.
+    pub view_changes_under_load: u64,
     /// What correct replicas counted, summed up: dropped messages by reason, transfers and the like.
     pub counters: BTreeMap<&'static str, u64>,
     /// What happened, in lines, if it was asked for.

@@ -60,6 +60,7 @@ fn failed(plan: &Plan, violation: Violation) -> Report {
         faults: FaultCounts::default(),
         view_changes: 0,
         view_changes_in_flight: 0,
+        view_changes_under_load: 0,
         counters: BTreeMap::new(),
         transcript: String::new(),
     }
@@ -313,7 +314,8 @@ impl<P: SimProtocol> World<P> {
             events: self.events,
             operations: self.clients.iter().map(Client::answered).sum(),
             view_changes: views.len() as u64,
-            view_changes_in_flight: views.values().filter(|in_flight| **in_flight).count() as u64,
+            view_changes_in_flight: views.values().filter(|view| view.in_flight).count() as u64,
+            view_changes_under_load: views.values().filter(|view| view.under_load).count() as u64,
             faults: self.shared.counts,
             counters: self.shared.counters,
             transcript: self.shared.trace.into_transcript(),

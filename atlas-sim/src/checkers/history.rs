@@ -76,6 +76,7 @@ impl Sequential for Key {
 pub struct History {
     calls: BTreeMap<Label, Record>,
     answered: u64,
+    given_up: u64,
 }
 
 #[derive(Debug)]
@@ -107,6 +108,17 @@ impl History {
             record.returned = Some((answer, now));
             self.answered += 1;
         }
+    }
+
+    /// A client no longer waits for an answer.
+    pub fn gave_up(&mut self) {
+        self.given_up += 1;
+    }
+
+    /// How many calls wait for an answer.
+    #[must_use]
+    pub fn outstanding(&self) -> u64 {
+        (self.calls.len() as u64).saturating_sub(self.answered + self.given_up)
     }
 
     /// How many calls were answered.

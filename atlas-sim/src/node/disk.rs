@@ -383,6 +383,7 @@ impl<P: SimProtocol> Node<P> {
             flush_scheduled: false,
             left_with: 0,
             in_flight: 0,
+            left_busy: false,
         };
         Ok((running, sessions))
     }

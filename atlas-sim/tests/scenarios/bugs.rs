@@ -3,24 +3,29 @@
 
 use super::find;
 use atlas_pbft::Pbft;
+use atlas_raft::Raft;
 use atlas_sim::{Choices, Plan, SimProtocol, Verdict, adversary};
 use std::time::{Duration, Instant};
 
 /// How long a campaign may search.
 const SEARCH: Duration = Duration::from_secs(120);
 
-/// The bug that only a scenario of its own finds soon, and that scenario.
-const HARD: [(&str, &str); 2] = [
-    ("vote-before-durable", "votes-and-power-cuts"),
-    ("oldest-certificate-wins", "flapping-links"),
+/// The bugs that only a scenario of its own finds soon, by protocol, and that scenario.
+const HARD: [(&str, &str, &str); 6] = [
+    ("pbft", "vote-before-durable", "votes-and-power-cuts"),
+    ("pbft", "oldest-certificate-wins", "flapping-links"),
+    ("raft", "vote-not-persisted", "crash-votes-and-power-cuts"),
+    ("raft", "ack-before-durable", "crash-votes-and-power-cuts"),
+    ("raft", "commit-old-term", "crash-short-terms"),
+    ("raft", "forgetful-voter", "row-45-forgotten-decisions"),
 ];
 
-fn caught(bug: &'static str) -> (u64, Verdict) {
-    let adversaries = adversary::all::<Pbft>();
+fn caught<P: SimProtocol>(bug: &'static str) -> (u64, Verdict) {
+    let adversaries = adversary::all::<P>();
     let scenario = HARD
         .iter()
-        .find(|(hard, _)| *hard == bug)
-        .map(|(_, name)| find(name));
+        .find(|(protocol, hard, _)| (*protocol, *hard) == (P::NAME, bug))
+        .map(|(_, _, name)| find(name));
     let started = Instant::now();
     for seed in 0.. {
         assert!(
@@ -28,15 +33,15 @@ fn caught(bug: &'static str) -> (u64, Verdict) {
             "{bug} not caught by {seed} seeds"
         );
         let report = match scenario {
-            Some(scenario) => scenario.run_with::<Pbft>(seed, Some(bug), false),
+            Some(scenario) => scenario.run_with::<P>(seed, Some(bug), false),
             None => {
                 let choices = Choices {
-                    model: <Pbft as atlas_core::OrderingProtocol>::FAULT_MODEL,
+                    model: P::FAULT_MODEL,
                     adversaries: &adversaries,
                     replicas: None,
                     bug: Some(bug),
                 };
-                atlas_sim::run::<Pbft>(&Plan::draw(seed, &choices), false)
+                atlas_sim::run::<P>(&Plan::draw(seed, &choices), false)
             }
         };
         if matches!(
@@ -50,8 +55,12 @@ fn caught(bug: &'static str) -> (u64, Verdict) {
 }
 
 fn must_be_caught(bug: &'static str) {
-    assert!(Pbft::bugs().contains(&bug));
-    let (seed, verdict) = caught(bug);
+    must_be_caught_in::<Pbft>(bug);
+}
+
+fn must_be_caught_in<P: SimProtocol>(bug: &'static str) {
+    assert!(P::bugs().contains(&bug));
+    let (seed, verdict) = caught::<P>(bug);
     println!("{bug}: seed {seed}: {verdict}");
 }
 
@@ -85,4 +94,49 @@ fn a_checkpoint_without_its_session_table_is_caught() {
 #[cfg_attr(debug_assertions, ignore = "needs --release")]
 fn a_new_view_from_the_oldest_certificates_is_caught() {
     must_be_caught("oldest-certificate-wins");
+}
+
+#[test]
+fn a_raft_vote_without_a_record_is_caught() {
+    must_be_caught_in::<Raft>("vote-not-persisted");
+}
+
+#[test]
+fn a_raft_acknowledgement_before_the_disk_is_caught() {
+    must_be_caught_in::<Raft>("ack-before-durable");
+}
+
+#[test]
+fn a_raft_commit_of_an_old_term_is_caught() {
+    must_be_caught_in::<Raft>("commit-old-term");
+}
+
+#[test]
+fn a_raft_majority_that_is_one_short_is_caught() {
+    must_be_caught_in::<Raft>("quorum-one-short");
+}
+
+#[test]
+fn a_raft_append_that_erases_is_caught() {
+    must_be_caught_in::<Raft>("stale-append-erases");
+}
+
+#[test]
+fn a_raft_read_before_an_own_commit_is_caught() {
+    must_be_caught_in::<Raft>("read-before-own-commit");
+}
+
+#[test]
+fn a_raft_read_that_asks_nobody_is_caught() {
+    must_be_caught_in::<Raft>("read-without-round");
+}
+
+#[test]
+fn a_raft_voter_without_memory_is_caught() {
+    must_be_caught_in::<Raft>("forgetful-voter");
+}
+
+#[test]
+fn a_raft_vote_for_an_old_log_is_caught() {
+    must_be_caught_in::<Raft>("vote-for-old-logs");
 }

@@ -13,6 +13,7 @@ mod bugs;
 mod conformance;
 mod determinism;
 mod rabia;
+mod raft;
 
 /// Seeds for each scenario.
 const SEEDS: u64 = 5;
