@@ -2,7 +2,7 @@
 
 use crate::message::{Body, EntryId, RequestVote, at_least_as_up_to_date};
 use crate::raft::{Cx, Raft, Timer};
-use atlas_common::{Lsn, NodeId, SeqNo, Time, View};
+use atlas_common::{Lsn, NodeId, Time, View};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -310,11 +310,5 @@ impl Raft {
         }
         self.waits_since = cx.now();
         self.sticks_until = cx.now().after(self.config.settings.election_min);
-    }
-
-    /// The last entry of the log is this replica's claim to leadership; for checkers.
-    #[must_use]
-    pub fn last_entry(&self) -> (SeqNo, View) {
-        self.log.last_id()
     }
 }

@@ -56,7 +56,9 @@
 //! The leader's appends overtake its own disk (10.2.1): it counts itself for an entry when the record
 //! that holds the entry *now* is durable. So do answers to rounds, and questions of readers, which
 //! promise nothing. Decisions wait for no disk: what is committed is on a majority's. A checkpoint
-//! that is durable stands for the entries below it, whether their records are durable or not.
+//! that is durable stands for the entries below it, whether their records are durable or not. Where the
+//! log begins is written down after an installation, and again at each start: a power cut may leave the
+//! state and lose the record, and what follows must not be read as following on the entries before it.
 //!
 //! # Why it is safe
 //!
