@@ -31,6 +31,20 @@ fn every_scenario_of_crashes_passes() {
     }
 }
 
+/// Clients that lost everybody at once ask several replicas, which make the same batches: with places
+/// of their own in each queue, heads never met, and slot after slot stayed empty.
+#[test]
+fn row_41_batches_made_by_several_replicas_are_decided() {
+    let all = scenarios::all(Rabia::FAULT_MODEL);
+    let torn = all
+        .iter()
+        .find(|scenario| scenario.name == "row-41-torn-writes");
+    for seed in [29, 79, 239] {
+        let report = torn.expect("a scenario").run::<Rabia>(seed, false);
+        assert!(report.verdict.is_pass(), "seed {seed}: {}", report.verdict);
+    }
+}
+
 /// A short campaign: random plans, and what a campaign is asked to show.
 #[test]
 fn random_plans() {

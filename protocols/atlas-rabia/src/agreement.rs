@@ -43,15 +43,20 @@ impl Rabia {
             origin: self.me,
             batch,
         };
-        if self.queue.get(&digest).is_none() && !self.done.contains_key(&digest) {
-            self.queue.insert_own(spread.clone());
+        if let Some(known) = self.queue.get(&digest) {
+            // Another replica was asked the same, and was first.
+            self.batches.push(known.clone());
+        } else {
+            if !self.done.contains_key(&digest) {
+                self.queue.insert_own(spread.clone());
+            }
+            self.batches.push(spread);
         }
         self.own = Some(OwnBatch {
             digest,
             again: cx.now().after(2 * self.config.resend),
             times: 1,
         });
-        self.batches.push(spread);
     }
 
     pub(crate) fn on_round(&mut self, from: NodeId, round: Round, cx: &mut Cx<'_>) {
@@ -78,6 +83,8 @@ impl Rabia {
         }
         match self.queue.insert(spread, self.own.map(|own| own.digest)) {
             Insertion::Known => {}
+            // Its place has to be the same everywhere, or queues never have the same head.
+            Insertion::Later => self.on_ask(from, &digest, cx),
             Insertion::Full => cx.reject(from, Reject::OutOfWindow),
             Insertion::Queued => {
                 // Slots that waited for it.

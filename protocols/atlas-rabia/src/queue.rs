@@ -9,6 +9,10 @@
 //! - whoever has received a batch makes only later ones: once a batch is everywhere, nothing new is put
 //!   before it, however skewed the clocks are, and nobody starves.
 //!
+//! Clients that ask several replicas can make several of them form the same batch. Its place is the
+//! earliest that any of its makers gave it: who hears of a later one answers with the earlier, so that
+//! all come to the same order.
+//!
 //! A batch is **free** while no undecided slot is known in which somebody proposes it; only free ones
 //! are proposed anew.
 //!
@@ -50,6 +54,8 @@ struct Share {
 pub(crate) enum Insertion {
     Queued,
     Known,
+    /// It is known here, in an earlier place.
+    Later,
     Full,
 }
 
@@ -66,7 +72,14 @@ impl Queue {
 
     /// Takes a batch that was sent here. `own` is the one that this replica waits for itself.
     pub(crate) fn insert(&mut self, spread: Spread, own: Option<Digest>) -> Insertion {
-        if self.batches.contains_key(&spread.batch.digest()) {
+        if let Some(known) = self.batches.get(&spread.batch.digest()) {
+            let (known, given) = (key(known), key(&spread));
+            if known < given {
+                return Insertion::Later;
+            }
+            if given < known {
+                self.move_up(spread);
+            }
             return Insertion::Known;
         }
         while !self.has_room(&spread) {
@@ -97,6 +110,13 @@ impl Queue {
             self.free.insert(key);
         }
         self.batches.insert(digest, spread);
+    }
+
+    /// A batch that is here has another maker, or an earlier life of its maker, who made it before.
+    /// It counts to that maker's share from now on, even beyond it: all shares together stay bounded.
+    fn move_up(&mut self, spread: Spread) {
+        self.remove(&spread.batch.digest());
+        self.insert_own(spread);
     }
 
     /// One batch has room whatever its size.
@@ -201,6 +221,38 @@ mod tests {
         };
         assert_eq!(drain(&[0, 1, 2, 3, 4]), [3, 3, 4, 5, 9]);
         assert_eq!(drain(&[4, 2, 0, 1, 3]), [3, 3, 4, 5, 9]);
+    }
+
+    /// Two replicas that were asked the same made the same batch.
+    #[test]
+    fn a_batch_with_several_makers_has_one_place_everywhere() {
+        let made = spread(5, 1, 8);
+        let again = |stamp, origin| Spread {
+            stamp,
+            origin: NodeId(origin),
+            batch: made.batch.clone(),
+        };
+        let other = spread(6, 2, 8);
+        let all = [again(7, 0), made.clone(), again(9, 3), other.clone()];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 3, 2, 0]] {
+            let mut queue = Queue::new(1 << 20, 4);
+            for i in order {
+                queue.insert(all[i].clone(), None);
+            }
+            assert_eq!(queue.len(), 2);
+            assert_eq!(queue.head(), Some(made.batch.digest()), "{order:?}");
+            assert_eq!(queue.insert(again(8, 0), None), Insertion::Later);
+            assert_eq!(queue.get(&made.batch.digest()), Some(&made));
+            // What is under way elsewhere stays so.
+            queue.name(made.batch.digest(), SeqNo(1));
+            queue.insert(again(4, 2), None);
+            assert_eq!(queue.head(), Some(other.batch.digest()));
+            queue.unname(&made.batch.digest(), SeqNo(1));
+            assert_eq!(queue.head(), Some(made.batch.digest()));
+            assert!(queue.remove(&made.batch.digest()).is_some());
+            assert_eq!(queue.head(), Some(other.batch.digest()));
+            assert_eq!(queue.insert(made.clone(), None), Insertion::Queued);
+        }
     }
 
     #[test]
