@@ -19,6 +19,7 @@ mod bytes_serde;
 pub mod crypto;
 pub mod digest;
 pub mod ids;
+pub mod parts;
 pub mod quorum;
 pub mod rng;
 pub mod time;
@@ -26,4 +27,5 @@ pub mod wire;
 
 pub use digest::Digest;
 pub use ids::{ClientId, Epoch, Lsn, NodeId, OpNumber, SeqNo, SessionId, View};
+pub use parts::{PartRef, StateDescriptor};
 pub use time::{AgreedTime, Time};
