@@ -109,6 +109,6 @@ pub use executor_thread::{
 };
 pub use snapshot::{CheckpointImage, Snapshot};
 pub use state::{
-    DivisibleState, FrozenState, MonolithicState, PartError, PartReader, PartSource,
+    DivisibleMap, DivisibleState, FrozenState, MonolithicState, PartError, PartReader, PartSource,
     PartUnavailable, PartWriter, SnapshotError, ThawError,
 };

@@ -1,9 +1,11 @@
 //! What a replicated state must be able to do: be held still, be cut into parts, be put together from
 //! them, and, if it can, keep an operation's writes apart until it is known whether they count.
 
+pub mod map;
 mod monolithic;
 mod parts;
 
+pub use map::{DivisibleMap, FrozenMap, MapError};
 pub use monolithic::{FrozenMonolith, MonolithicState};
 pub(crate) use parts::{CheckedParts, PartBytes};
 pub use parts::{PartError, PartReader, PartSource, PartStream, PartUnavailable, PartWriter};
@@ -38,15 +40,20 @@ pub trait DivisibleState: Clone + Send + Sync + Sized + 'static {
 
     /// A copy, made in constant time, whose writes are kept apart from this state's; `None` when this
     /// kind of state has none. What the copy reads is this state as it was, with the copy's writes.
+    /// A fork can be forked in turn, and has only its own writes to merge.
     fn fork(&self) -> Option<Self> {
         None
     }
 
-    /// Takes over the writes of a fork of this state. Others may have been merged since it was made:
-    /// only keys that none of those wrote, or the fork read, concern them both.
+    /// Takes over the writes of a fork of this state, as if they were done here. Other forks may have
+    /// been merged since this one was made, which wrote nothing that it read or wrote.
     fn merge(&mut self, fork: Self) {
         *self = fork;
     }
+
+    /// Lets go of what this fork was made from: it will only be merged any more, and what nobody else
+    /// holds can be changed where it is.
+    fn detach(&mut self) {}
 }
 
 /// A state held still: no longer changed by what is executed.

@@ -25,7 +25,9 @@ impl PartWriter {
         writer
     }
 
-    pub(crate) fn hashing(chunk_bytes: usize) -> Self {
+    /// A writer that keeps digests only: what a checkpoint costs without storing it.
+    #[must_use]
+    pub fn hashing(chunk_bytes: usize) -> Self {
         Self {
             chunk_bytes: u32::try_from(chunk_bytes).unwrap_or(u32::MAX).max(1),
             refs: Vec::new(),
