@@ -1,6 +1,7 @@
 //! What a user writes: the data of an application, its state, and how requests change it.
 
 use crate::context::ExecutionContext;
+use crate::state::DivisibleState;
 use atlas_common::wire::{self, DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,17 +54,6 @@ pub trait ApplicationData: Send + Sync + 'static {
     }
 }
 
-/// A state that is checkpointed and transferred as one piece. Every type that fits is one.
-///
-/// - Its encoding must follow from its value alone, since replicas compare digests of it: use ordered
-///   maps and sets, never `HashMap`.
-/// - It is cloned at every checkpoint on the thread that executes, so `Clone` should be cheap. A
-///   persistent map ([`map::OrdMap`](crate::map::OrdMap)) clones in constant time however large it
-///   is, and shares what does not change; a plain `BTreeMap` does for small states.
-pub trait MonolithicState: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> MonolithicState for T {}
-
 /// A deterministic application: every replica runs the same requests in the same order on its own
 /// copy of the state, and must come to the same state and replies.
 ///
@@ -74,8 +64,11 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Monolithic
 /// A panic is caught and answered as "application failed". What the operation had written before it
 /// panicked stays, on every replica alike. (Running out of memory or stack still ends the process.)
 pub trait Application: ApplicationData {
-    /// What is replicated.
-    type State: MonolithicState;
+    /// What is replicated: any type with serde's traits ([`MonolithicState`]), or one that knows its
+    /// parts.
+    ///
+    /// [`MonolithicState`]: crate::MonolithicState
+    type State: DivisibleState;
 
     /// The state before the first request; the same on every replica.
     fn initial_state(&self) -> Self::State;

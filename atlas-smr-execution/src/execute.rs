@@ -1,7 +1,8 @@
 //! The executor's face, without its application: what a replica drives.
 
-use crate::snapshot::{Snapshot, SnapshotError};
-use atlas_common::wire::DecodeError;
+use crate::snapshot::Snapshot;
+use crate::state::{PartSource, SnapshotError, ThawError};
+use atlas_common::parts::StateDescriptor;
 use atlas_common::{AgreedTime, ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{OperationResult, Reply};
@@ -22,10 +23,22 @@ pub trait Execute: Send {
     /// When a decision was left out: the caller keeps their order.
     fn apply(&mut self, decision: &Decision) -> Applied;
 
-    /// Puts a checkpoint in the state's place, if every byte of it is certified by `id`.
+    /// Puts a checkpoint in the state's place, if every byte of it is certified by `id`. Pages and
+    /// parts are read from `source` one by one.
     ///
     /// # Errors
-    /// When it is not, does not decode, or is older than the state; nothing has changed then.
+    /// When it is not, is not a state, or is older than the present one; nothing has changed then.
+    fn install_parts(
+        &mut self,
+        id: &CheckpointId,
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
+    ) -> Result<(), InstallError>;
+
+    /// As [`Execute::install_parts`], from what [`Snapshot::into_chunks`] gave, and until that goes.
+    ///
+    /// # Errors
+    /// As [`Execute::install_parts`].
     fn install(
         &mut self,
         id: &CheckpointId,
@@ -137,8 +150,8 @@ pub struct ExecutionCounters {
 /// A checkpoint that was not installed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InstallError {
-    /// The manifest is not the certified one.
-    #[error("the manifest's root is {found}, certified is {certified}")]
+    /// The descriptor is not the certified one.
+    #[error("the state's root is {found}, certified is {certified}")]
     Root {
         /// The root of what was given.
         found: Digest,
@@ -156,12 +169,15 @@ pub enum InstallError {
         /// How many there should be.
         expected: usize,
     },
-    /// The certified bytes do not decode: the application is not the one that wrote them.
+    /// A part is missing or damaged, or the certified bytes are no state of this application.
     #[error(
-        "the checkpoint does not decode, although its bytes are the certified ones: is this the \
-         application (and version) that wrote it? {0}"
+        "the checkpoint cannot be read; where its parts are whole, is this the application (and \
+         version) that wrote them? {0}"
     )]
-    Decode(#[from] DecodeError),
+    State(#[from] ThawError),
+    /// The checkpoint does not begin with what every checkpoint begins with.
+    #[error("the checkpoint has no head: it is none, or cut wrongly")]
+    Head,
     /// The application panicked while the state was decoded.
     #[error("the application panicked while its state was decoded")]
     Panicked,

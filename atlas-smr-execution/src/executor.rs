@@ -1,12 +1,15 @@
 //! The executor: applies decisions to a state, exactly once, in order. Pure: no thread, no clock.
 
 use crate::application::Application;
+use crate::chunked::{self, Framed};
 use crate::context::ExecutionContext;
 use crate::execute::{Applied, Execute, ExecutionCounters, InstallError};
-use crate::snapshot::{
-    ChunkReader, ChunkWriter, Content, ContentRef, FORMAT, Snapshot, SnapshotError,
+use crate::snapshot::{self, Head, Snapshot};
+use crate::state::{
+    CheckedParts, DivisibleState, PartReader, PartSource, SnapshotError, ThawError,
 };
-use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId, wire};
+use atlas_common::parts::StateDescriptor;
+use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{OperationResult, Reply};
@@ -75,16 +78,6 @@ impl<A: Application> Executor<A> {
     #[cfg(feature = "seeded-bugs")]
     pub fn seed_lost_sessions(&mut self) {
         self.loses_sessions = true;
-    }
-
-    fn content(&self) -> ContentRef<'_, A::State> {
-        ContentRef {
-            format: FORMAT,
-            seq: self.executed,
-            time: self.time,
-            sessions: &self.sessions,
-            state: &self.state,
-        }
     }
 
     fn bundle(&mut self, bundle: &RequestBundle, cx: &mut ExecutionContext, out: &mut Applied) {
@@ -187,21 +180,39 @@ impl<A: Application> Executor<A> {
             .collect()
     }
 
-    fn read_content(
-        manifest: &Manifest,
-        chunks: &[Bytes],
-    ) -> Result<Content<A::State>, InstallError> {
-        let decode = || wire::decode_from_reader(ChunkReader::new(chunks), manifest.total_bytes);
-        let content: Content<A::State> =
-            catch_unwind(decode).map_err(|_panic| InstallError::Panicked)??;
-        if content.format == FORMAT {
-            Ok(content)
-        } else {
-            Err(InstallError::Format {
-                found: content.format,
-                expected: FORMAT,
-            })
+    fn check_age(&self, id: &CheckpointId) -> Result<(), InstallError> {
+        let (offered, executed) = (id.seq, self.executed);
+        if offered < executed {
+            return Err(InstallError::Old { offered, executed });
         }
+        Ok(())
+    }
+
+    /// Puts what the parts hold in the state's place, when all of it is good.
+    fn replace(
+        &mut self,
+        id: &CheckpointId,
+        parts: &mut dyn PartReader,
+    ) -> Result<(), InstallError> {
+        let read = AssertUnwindSafe(|| snapshot::read::<A::State>(parts));
+        let (head, state) = catch_unwind(read).unwrap_or(Err(InstallError::Panicked))?;
+        if head.seq != id.seq {
+            return Err(InstallError::Seq {
+                found: head.seq,
+                certified: id.seq,
+            });
+        }
+        self.state = state;
+        self.sessions = head.sessions;
+        self.executed = head.seq;
+        self.time = head.time;
+        self.counters.installed += 1;
+        #[cfg(feature = "seeded-bugs")]
+        if self.loses_sessions {
+            let limits = &self.config.limits;
+            self.sessions = SessionTable::new(limits.sessions_max, limits.session_replies_max);
+        }
+        Ok(())
     }
 }
 
@@ -245,35 +256,28 @@ impl<A: Application> Execute for Executor<A> {
         out
     }
 
+    fn install_parts(
+        &mut self,
+        id: &CheckpointId,
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
+    ) -> Result<(), InstallError> {
+        self.check_age(id)?;
+        snapshot::check_root(id, descriptor)?;
+        let chunk_bytes = self.config.limits.chunk_bytes;
+        let parts = CheckedParts::new(descriptor, source, chunk_bytes);
+        self.replace(id, &mut parts.map_err(ThawError::from)?)
+    }
+
     fn install(
         &mut self,
         id: &CheckpointId,
         manifest: &Manifest,
         chunks: &[Bytes],
     ) -> Result<(), InstallError> {
-        let (offered, executed) = (id.seq, self.executed);
-        if offered < executed {
-            return Err(InstallError::Old { offered, executed });
-        }
-        verify(id, manifest, chunks)?;
-        let content = Self::read_content(manifest, chunks)?;
-        if content.seq != id.seq {
-            return Err(InstallError::Seq {
-                found: content.seq,
-                certified: id.seq,
-            });
-        }
-        self.state = content.state;
-        self.sessions = content.sessions;
-        self.executed = content.seq;
-        self.time = content.time;
-        self.counters.installed += 1;
-        #[cfg(feature = "seeded-bugs")]
-        if self.loses_sessions {
-            let limits = &self.config.limits;
-            self.sessions = SessionTable::new(limits.sessions_max, limits.session_replies_max);
-        }
-        Ok(())
+        self.check_age(id)?;
+        chunked::verify(id, manifest, chunks)?;
+        self.replace(id, &mut Framed::of(chunks).map_err(ThawError::from)?)
     }
 
     fn read(&self, operation: &[u8]) -> OperationResult {
@@ -311,19 +315,16 @@ impl<A: Application> Execute for Executor<A> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot::new(
-            self.config.epoch,
-            self.executed,
-            self.time,
-            self.sessions.clone(),
-            self.state.clone(),
-        )
+        let head = Head {
+            seq: self.executed,
+            time: self.time,
+            sessions: self.sessions.clone(),
+        };
+        Snapshot::new(self.config.epoch, head, self.state.freeze())
     }
 
     fn state_digest(&self) -> Result<Digest, SnapshotError> {
-        let mut writer = ChunkWriter::hashing(self.config.limits.chunk_bytes);
-        wire::encode_into_writer(&self.content(), &mut writer)?;
-        Ok(writer.finish()?.0.root())
+        self.snapshot().digest(self.config.limits.chunk_bytes)
     }
 
     fn counters(&self) -> ExecutionCounters {
@@ -367,23 +368,6 @@ fn run_one<A: Application>(
         *scratch = Vec::new();
     }
     result
-}
-
-/// Checks that these chunks are what `id` certifies.
-fn verify(id: &CheckpointId, manifest: &Manifest, chunks: &[Bytes]) -> Result<(), InstallError> {
-    let (found, certified) = (manifest.root(), id.state);
-    if found != certified {
-        return Err(InstallError::Root { found, certified });
-    }
-    manifest.check()?;
-    let (found, expected) = (chunks.len(), manifest.chunks.len());
-    if found != expected {
-        return Err(InstallError::Count { found, expected });
-    }
-    for (index, chunk) in (0..).zip(chunks) {
-        manifest.verify_chunk(index, chunk)?;
-    }
-    Ok(())
 }
 
 /// Cuts results into runs of at most `limit_bytes`, of one result at least.

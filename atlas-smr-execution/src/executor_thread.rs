@@ -7,8 +7,10 @@
 mod encoder;
 mod worker;
 
+use crate::chunked::ChunkedImage;
 use crate::execute::{Execute, ExecutionCounters, InstallError, Progress};
-use crate::snapshot::{CheckpointImage, SnapshotError};
+use crate::state::{PartSource, SnapshotError};
+use atlas_common::parts::StateDescriptor;
 use atlas_common::{ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::{ReadRequest, Reply};
@@ -33,8 +35,9 @@ pub trait ExecutionSink: Send + Sync + 'static {
     /// Execution has come further.
     fn executed(&self, progress: Progress);
 
-    /// A checkpoint was taken. They come in the order of their decisions.
-    fn checkpoint(&self, image: CheckpointImage);
+    /// A checkpoint was taken. They come in the order of their decisions. (It will be a
+    /// [`CheckpointImage`](crate::CheckpointImage) when nobody stores chunks any more.)
+    fn checkpoint(&self, image: ChunkedImage);
 
     /// What became of a state that was to be installed, and all sessions where it was.
     fn installed(&self, id: CheckpointId, outcome: Result<Progress, InstallError>);
@@ -123,6 +126,11 @@ enum Ordered {
         id: CheckpointId,
         manifest: Manifest,
         chunks: Vec<Bytes>,
+    },
+    InstallParts {
+        id: CheckpointId,
+        descriptor: StateDescriptor,
+        source: Arc<dyn PartSource>,
     },
     Stop,
 }
@@ -229,7 +237,21 @@ impl Drop for ExecutorThread {
 
 impl ExecutorHandle {
     /// Puts a certified state in the executor's place, behind all decisions queued before; answered
-    /// by [`ExecutionSink::installed`]. Waits for room.
+    /// by [`ExecutionSink::installed`]. Waits for room. The executor's thread reads the source.
+    pub fn install_parts(
+        &self,
+        id: CheckpointId,
+        descriptor: StateDescriptor,
+        source: Arc<dyn PartSource>,
+    ) {
+        self.queue(Ordered::InstallParts {
+            id,
+            descriptor,
+            source,
+        });
+    }
+
+    /// As [`ExecutorHandle::install_parts`], from chunks; goes with them.
     pub fn install(&self, id: CheckpointId, manifest: Manifest, chunks: Vec<Bytes>) {
         self.queue(Ordered::Install {
             id,

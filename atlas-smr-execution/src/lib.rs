@@ -14,7 +14,7 @@
 //!   part of every checkpoint.
 //! - Whatever an application does with an operation, even a panic, becomes a result like any other.
 //! - A checkpoint stops execution only for as long as it takes to clone the state and the session
-//!   table; its encoding, which exists once, is cut into chunks as it is written.
+//!   table; what has to be encoded for it is encoded once, part by part.
 //! - A state is installed only if every byte of it is covered by the certified digest.
 //!
 //! # Example
@@ -84,19 +84,22 @@
 //! ```
 
 pub mod application;
+mod chunked;
 pub mod context;
 pub mod execute;
 pub mod executor;
 pub mod executor_thread;
 pub mod snapshot;
+pub mod state;
 
 /// Maps and sets whose clones share what does not change: what a state is best made of.
 pub mod map {
     pub use imbl::{OrdMap, OrdSet, Vector};
 }
 
-pub use application::{Application, ApplicationData, MonolithicState};
+pub use application::{Application, ApplicationData};
 pub use atlas_smr_core::core::Decision;
+pub use chunked::ChunkedImage;
 pub use context::ExecutionContext;
 pub use execute::{Applied, Execute, ExecutionCounters, InstallError, Progress};
 pub use executor::{Executor, ExecutorConfig};
@@ -104,4 +107,8 @@ pub use executor_thread::{
     DecisionExecutorHandle, ExecutionFailure, ExecutionSink, ExecutionStats, ExecutorHandle,
     ExecutorOptions, ExecutorThread,
 };
-pub use snapshot::{CheckpointImage, Snapshot, SnapshotError};
+pub use snapshot::{CheckpointImage, Snapshot};
+pub use state::{
+    DivisibleMap, DivisibleState, FrozenState, MonolithicState, PartError, PartReader, PartSource,
+    PartUnavailable, PartWriter, SnapshotError, ThawError,
+};

@@ -1,265 +1,207 @@
-//! Snapshots: a state held still, and its encoding cut into chunks.
+//! Snapshots: a state held still, and cut into parts.
 
-use atlas_common::wire::{self, EncodeError};
-use atlas_common::{AgreedTime, Digest, Epoch, SeqNo};
+use crate::chunked::{self, ChunkedImage};
+use crate::execute::InstallError;
+use crate::state::{
+    DivisibleState, FrozenState, PartBytes, PartReader, PartWriter, SnapshotError, ThawError,
+};
+use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::{AgreedTime, Digest, Epoch, SeqNo, wire};
 use atlas_core::CheckpointId;
-use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::SessionTable;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read, Write};
-use thiserror::Error;
+use std::io::Read;
 
-use crate::application::MonolithicState;
+/// The layout of a checkpoint.
+const FORMAT: u32 = 2;
+/// What the head begins with: the layout (4 bytes) and how long the rest is (8), little endian.
+const PREFIX_BYTES: usize = 4 + 8;
 
-/// The layout of a checkpoint's bytes.
-pub(crate) const FORMAT: u32 = 1;
-
-/// What a checkpoint holds, by reference: everything that decides how execution goes on.
-#[derive(Serialize)]
-pub(crate) struct ContentRef<'a, S> {
-    pub(crate) format: u32,
-    pub(crate) seq: SeqNo,
-    pub(crate) time: AgreedTime,
-    pub(crate) sessions: &'a SessionTable,
-    pub(crate) state: &'a S,
-}
-
-/// The same, owned.
-#[derive(Deserialize)]
-pub(crate) struct Content<S> {
-    pub(crate) format: u32,
+/// Everything besides the application's state that decides how execution goes on.
+///
+/// It fills the first parts of a checkpoint by itself: behind a prefix that says how long it is comes
+/// its encoding, cut where a part is full. The application's state begins with the part after that.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Head {
     pub(crate) seq: SeqNo,
     pub(crate) time: AgreedTime,
     pub(crate) sessions: SessionTable,
-    pub(crate) state: S,
 }
 
-/// A state that cannot become a checkpoint: the application's fault, on every replica alike.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum SnapshotError {
-    /// Serde refuses the state.
-    #[error("the state of the application {0}")]
-    Encode(#[from] EncodeError),
-    /// The state has more chunks than a manifest can list.
-    #[error(
-        "the state has more than {} chunks of {chunk_bytes} bytes: raise limits.chunk_bytes",
-        Manifest::CHUNKS_MAX
-    )]
-    TooLarge {
-        /// The size of a chunk.
-        chunk_bytes: u32,
-    },
-    /// The application panicked while its state was encoded.
-    #[error("the application panicked while its state was encoded")]
-    Panicked,
-}
+impl Head {
+    fn write(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
+        let mut bytes = vec![0; PREFIX_BYTES];
+        wire::encode_into(self, &mut bytes)?;
+        let length = (bytes.len() - PREFIX_BYTES) as u64;
+        bytes[..4].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[4..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+        let mut rest = Bytes::from(bytes);
+        while !rest.is_empty() {
+            let length = rest.len().min(out.chunk_bytes());
+            out.part(rest.split_to(length), None)?;
+        }
+        Ok(())
+    }
 
-/// A checkpoint as it is stored and transferred.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckpointImage {
-    /// What replicas vote on.
-    pub id: CheckpointId,
-    /// How it is cut. Its root is `id.state`.
-    pub manifest: Manifest,
-    /// The chunks, in order.
-    pub chunks: Vec<Bytes>,
-}
+    pub(crate) fn read(parts: &mut dyn PartReader) -> Result<Self, InstallError> {
+        let total_bytes = parts.bytes_left();
+        let mut bytes = PartBytes::new(parts);
+        let head = Self::decode(&mut bytes, total_bytes);
+        bytes.end().map_err(ThawError::from)?;
+        match bytes.rest() {
+            0 => head,
+            _ => head.and(Err(InstallError::Head)),
+        }
+    }
 
-trait Encode: Send {
-    fn encode(&self, writer: &mut ChunkWriter) -> Result<(), EncodeError>;
-}
-
-struct Frozen<S> {
-    seq: SeqNo,
-    time: AgreedTime,
-    sessions: SessionTable,
-    state: S,
-}
-
-impl<S: MonolithicState> Encode for Frozen<S> {
-    fn encode(&self, writer: &mut ChunkWriter) -> Result<(), EncodeError> {
-        let content = ContentRef {
-            format: FORMAT,
-            seq: self.seq,
-            time: self.time,
-            sessions: &self.sessions,
-            state: &self.state,
-        };
-        wire::encode_into_writer(&content, writer)
+    fn decode(bytes: &mut PartBytes<'_>, total_bytes: u64) -> Result<Self, InstallError> {
+        let (mut format, mut length) = ([0; 4], [0; 8]);
+        bytes
+            .read_exact(&mut format)
+            .map_err(|_| InstallError::Head)?;
+        let (found, expected) = (u32::from_le_bytes(format), FORMAT);
+        if found != expected {
+            return Err(InstallError::Format { found, expected });
+        }
+        bytes
+            .read_exact(&mut length)
+            .map_err(|_| InstallError::Head)?;
+        match u64::from_le_bytes(length) {
+            length if length <= total_bytes => {
+                Ok(wire::decode_from_reader(bytes, length).map_err(ThawError::from)?)
+            }
+            _ => Err(InstallError::Head),
+        }
     }
 }
 
-/// The state after a decision, held still while execution goes on. Encoding it takes as long as it is
-/// large, and is meant for another thread than the one that executes.
+/// A checkpoint as it is stored and transferred: a tree of blobs, each under the digest of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointImage {
+    /// What replicas vote on. Its state is the descriptor's root.
+    pub id: CheckpointId,
+    /// The pages by their digests.
+    pub descriptor: StateDescriptor,
+    /// The encoded pages, in order: which parts there are.
+    pub pages: Vec<Bytes>,
+    /// The parts, in order: first those of the head, then the application's.
+    pub parts: Vec<(PartRef, Bytes)>,
+}
+
+impl CheckpointImage {
+    /// All pages and parts by their digests, to install the checkpoint from.
+    #[must_use]
+    pub fn blobs(&self) -> BTreeMap<Digest, Bytes> {
+        let pages = self.descriptor.pages.iter().zip(&self.pages);
+        let parts = self.parts.iter().map(|(part, bytes)| (part, bytes));
+        pages
+            .chain(parts)
+            .map(|(blob, bytes)| (blob.digest, bytes.clone()))
+            .collect()
+    }
+}
+
+/// The state after a decision, held still while execution goes on. Cutting it takes as long as it is
+/// large (or as much of it has changed), and is meant for another thread than the one that executes.
 pub struct Snapshot {
     epoch: Epoch,
-    seq: SeqNo,
-    content: Box<dyn Encode>,
+    head: Head,
+    state: Box<dyn FrozenState>,
 }
 
 impl Snapshot {
-    pub(crate) fn new<S: MonolithicState>(
-        epoch: Epoch,
-        seq: SeqNo,
-        time: AgreedTime,
-        sessions: SessionTable,
-        state: S,
-    ) -> Self {
-        let content = Box::new(Frozen {
-            seq,
-            time,
-            sessions,
-            state,
-        });
-        Self {
-            epoch,
-            seq,
-            content,
-        }
+    pub(crate) fn new(epoch: Epoch, head: Head, state: impl FrozenState) -> Self {
+        let state = Box::new(state);
+        Self { epoch, head, state }
     }
 
     /// The last decision whose effects it holds.
     #[must_use]
     pub fn seq(&self) -> SeqNo {
-        self.seq
+        self.head.seq
     }
 
-    /// Encodes the state into chunks of `chunk_bytes` (the last may be shorter). The chunks are the
-    /// only copy that is made.
+    /// Cuts head and state into parts of at most `chunk_bytes`. What has to be encoded for that is
+    /// encoded once, part by part.
     ///
     /// # Errors
-    /// When the application's state cannot be encoded.
-    pub fn into_chunks(self, chunk_bytes: usize) -> Result<CheckpointImage, SnapshotError> {
-        let mut writer = ChunkWriter::keeping(chunk_bytes);
-        self.content.encode(&mut writer)?;
-        let (epoch, seq) = (self.epoch, self.seq);
+    /// When the application's state cannot be encoded, or has too many parts or too large ones.
+    pub fn into_image(self, chunk_bytes: usize) -> Result<CheckpointImage, SnapshotError> {
+        let mut writer = PartWriter::keeping(chunk_bytes);
+        self.write(&mut writer)?;
+        let (epoch, seq) = (self.epoch, self.seq());
         // What execution has replaced meanwhile is freed here, and not on its thread.
-        drop(self.content);
-        let (manifest, chunks) = writer.finish()?;
-        let state = manifest.root();
-        let id = CheckpointId { epoch, seq, state };
+        drop(self);
+        let (refs, bytes) = writer.finish();
+        let (descriptor, pages) = StateDescriptor::cut(&refs)?;
+        let state = descriptor.root();
         Ok(CheckpointImage {
-            id,
-            manifest,
-            chunks,
+            id: CheckpointId { epoch, seq, state },
+            descriptor,
+            pages,
+            parts: refs.into_iter().zip(bytes).collect(),
         })
     }
 
-    /// The digest that [`Snapshot::into_chunks`] would give, without keeping the chunks.
+    /// As [`Snapshot::into_image`], as one stream in chunks of a fixed size.
+    ///
+    /// Goes, with [`ChunkedImage`] and [`Execute::install`](crate::Execute::install), when nobody
+    /// stores chunks any more.
     ///
     /// # Errors
-    /// As [`Snapshot::into_chunks`].
+    /// As [`Snapshot::into_image`].
+    pub fn into_chunks(self, chunk_bytes: usize) -> Result<ChunkedImage, SnapshotError> {
+        chunked::of(self.into_image(chunk_bytes)?, chunk_bytes)
+    }
+
+    /// The digest that [`Snapshot::into_image`] would give, without keeping the parts.
+    ///
+    /// # Errors
+    /// As [`Snapshot::into_image`].
     pub fn digest(&self, chunk_bytes: usize) -> Result<Digest, SnapshotError> {
-        let mut writer = ChunkWriter::hashing(chunk_bytes);
-        self.content.encode(&mut writer)?;
-        Ok(writer.finish()?.0.root())
+        let mut writer = PartWriter::hashing(chunk_bytes);
+        self.write(&mut writer)?;
+        Ok(StateDescriptor::cut(&writer.finish().0)?.0.root())
+    }
+
+    fn write(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
+        self.head.write(out)?;
+        self.state.write_parts(out)
     }
 }
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "snapshot after {:?} in {:?}", self.seq, self.epoch)
+        write!(f, "snapshot after {:?} in {:?}", self.seq(), self.epoch)
     }
 }
 
-/// Cuts what is written into chunks, and digests them.
-pub(crate) struct ChunkWriter {
-    chunk_bytes: u32,
-    current: Vec<u8>,
-    total_bytes: u64,
-    digests: Vec<Digest>,
-    chunks: Option<Vec<Bytes>>,
+/// Reads head and state, which fill the parts exactly.
+pub(crate) fn read<S: DivisibleState>(
+    parts: &mut dyn PartReader,
+) -> Result<(Head, S), InstallError> {
+    let head = Head::read(parts)?;
+    let state = S::thaw(parts)?;
+    let bytes = parts.bytes_left();
+    let left_over = bytes > 0 || parts.next_part().map_err(ThawError::from)?.is_some();
+    if left_over {
+        return Err(ThawError::LeftOver { bytes }.into());
+    }
+    Ok((head, state))
 }
 
-impl ChunkWriter {
-    pub(crate) fn keeping(chunk_bytes: usize) -> Self {
-        let mut writer = Self::hashing(chunk_bytes);
-        writer.chunks = Some(Vec::new());
-        writer
-    }
-
-    pub(crate) fn hashing(chunk_bytes: usize) -> Self {
-        Self {
-            chunk_bytes: u32::try_from(chunk_bytes).unwrap_or(u32::MAX).max(1),
-            current: Vec::new(),
-            total_bytes: 0,
-            digests: Vec::new(),
-            chunks: None,
-        }
-    }
-
-    fn seal(&mut self) {
-        self.digests.push(Manifest::chunk_digest(&self.current));
-        self.total_bytes += self.current.len() as u64;
-        match &mut self.chunks {
-            Some(chunks) => {
-                let next = Vec::with_capacity(self.chunk_bytes as usize);
-                let full = std::mem::replace(&mut self.current, next);
-                chunks.push(Bytes::from(full));
-            }
-            None => self.current.clear(),
-        }
-    }
-
-    pub(crate) fn finish(mut self) -> Result<(Manifest, Vec<Bytes>), SnapshotError> {
-        if !self.current.is_empty() {
-            self.current.shrink_to_fit();
-            self.seal();
-        }
-        let chunk_bytes = self.chunk_bytes;
-        if self.digests.len() > Manifest::CHUNKS_MAX {
-            return Err(SnapshotError::TooLarge { chunk_bytes });
-        }
-        let manifest = Manifest {
-            total_bytes: self.total_bytes,
-            chunk_bytes,
-            chunks: self.digests,
-        };
-        Ok((manifest, self.chunks.unwrap_or_default()))
-    }
-}
-
-impl Write for ChunkWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.chunk_bytes as usize - self.current.len();
-        let taken = bytes.len().min(room);
-        self.current.extend_from_slice(&bytes[..taken]);
-        if taken == room {
-            self.seal();
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+/// Checks that `id` certifies this descriptor.
+pub(crate) fn check_root(
+    id: &CheckpointId,
+    descriptor: &StateDescriptor,
+) -> Result<(), InstallError> {
+    let (found, certified) = (descriptor.root(), id.state);
+    if found == certified {
         Ok(())
-    }
-}
-
-/// Reads chunks as one stream.
-pub(crate) struct ChunkReader<'a> {
-    chunks: std::slice::Iter<'a, Bytes>,
-    current: &'a [u8],
-}
-
-impl<'a> ChunkReader<'a> {
-    pub(crate) fn new(chunks: &'a [Bytes]) -> Self {
-        Self {
-            chunks: chunks.iter(),
-            current: &[],
-        }
-    }
-}
-
-impl Read for ChunkReader<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.next() {
-                Some(chunk) => self.current = chunk,
-                None => return Ok(0),
-            }
-        }
-        self.current.read(into)
+    } else {
+        Err(InstallError::Root { found, certified })
     }
 }

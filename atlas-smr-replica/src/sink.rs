@@ -7,9 +7,7 @@ use crate::store::{Image, StoreJob};
 use atlas_common::ClientId;
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::Reply;
-use atlas_smr_execution::{
-    CheckpointImage, ExecutionFailure, ExecutionSink, InstallError, Progress,
-};
+use atlas_smr_execution::{ChunkedImage, ExecutionFailure, ExecutionSink, InstallError, Progress};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 
@@ -44,8 +42,8 @@ impl ExecutionSink for Sink {
         self.events.executed(progress);
     }
 
-    fn checkpoint(&self, image: CheckpointImage) {
-        let CheckpointImage {
+    fn checkpoint(&self, image: ChunkedImage) {
+        let ChunkedImage {
             id,
             manifest,
             chunks,

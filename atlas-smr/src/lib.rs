@@ -22,8 +22,9 @@ pub use atlas_common::{AgreedTime, ClientId, Digest, NodeId, OpNumber, SeqNo, Se
 pub use atlas_core::{Limits, OrderingProtocol};
 pub use atlas_persistent_log::Durability;
 pub use atlas_smr_core::client_message::{Consistency, StatusReport};
-pub use atlas_smr_execution::map;
-pub use atlas_smr_execution::{Application, ApplicationData, ExecutionContext, MonolithicState};
+pub use atlas_smr_execution::{
+    Application, ApplicationData, DivisibleState, ExecutionContext, MonolithicState, map, state,
+};
 pub use atlas_smr_replica::{
     ProtocolRegistry, ProtocolSettings, Replica, ReplicaBuilder, ReplicaHandle, ReplicaStatus,
     ReplicaStopped, SettingsError, StartError, Stopped, config,

@@ -4,6 +4,7 @@
 //! given, leave alone for a while who stalls or lies, and bound what they keep.
 
 pub mod log;
+pub mod parts;
 mod patience;
 pub mod state;
 

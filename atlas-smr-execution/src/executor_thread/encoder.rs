@@ -1,7 +1,8 @@
 //! The thread that encodes checkpoints, one at a time.
 
 use super::{DigestAnswer, ExecutionFailure, ExecutionSink, ExecutionStats};
-use crate::snapshot::{Snapshot, SnapshotError};
+use crate::snapshot::Snapshot;
+use crate::state::SnapshotError;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use std::io;

@@ -2,8 +2,9 @@
 
 use super::encoder::Encoder;
 use super::{ExecutionFailure, ExecutionSink, ExecutionStats, Ordered, Unordered};
-use crate::execute::{Applied, Execute, Progress};
+use crate::execute::{Applied, Execute, InstallError, Progress};
 use atlas_common::{ClientId, SeqNo};
+use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::Decision;
 use crossbeam_channel::{Receiver, select};
@@ -128,20 +129,33 @@ impl Worker {
                 manifest,
                 chunks,
             } => {
-                // What was executed before is told before.
                 self.hand_over();
                 let outcome = self.executor.install(&id, &manifest, &chunks);
-                if outcome.is_ok() {
-                    self.stats.lock().checkpoint = Some(id);
-                    self.serve_waiting();
-                    self.hand_over();
-                }
-                let outcome = outcome.map(|()| self.executor.progress());
-                self.sink.installed(id, outcome);
+                self.installed(id, outcome);
+            }
+            Ordered::InstallParts {
+                id,
+                descriptor,
+                source,
+            } => {
+                // What was executed before is told before.
+                self.hand_over();
+                let outcome = self.executor.install_parts(&id, &descriptor, &*source);
+                self.installed(id, outcome);
             }
             Ordered::Stop => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
+    }
+
+    fn installed(&mut self, id: CheckpointId, outcome: Result<(), InstallError>) {
+        if outcome.is_ok() {
+            self.stats.lock().checkpoint = Some(id);
+            self.serve_waiting();
+            self.hand_over();
+        }
+        let outcome = outcome.map(|()| self.executor.progress());
+        self.sink.installed(id, outcome);
     }
 
     fn apply(&mut self, decision: &Decision) {

@@ -1,26 +1,48 @@
 //! Checkpoints: what they hold, and how they are installed.
 
 use crate::common::*;
+use atlas_common::parts::{PartRef, StateDescriptor};
 use atlas_common::{Digest, Epoch, SeqNo};
-use atlas_smr_core::manifest::ManifestError;
-use atlas_smr_execution::{CheckpointImage, Execute, Executor, InstallError};
+use atlas_core::Limits;
+use atlas_smr_execution::{
+    CheckpointImage, ChunkedImage, Execute, Executor, InstallError, PartError, ThawError,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-/// An executor after four decisions, and its checkpoint.
-fn image() -> (Executor<Totals>, CheckpointImage) {
+/// An executor after four decisions, and its snapshot.
+fn after_four() -> (Executor<Totals>, atlas_smr_execution::Snapshot) {
     let mut executor = executor();
     let adds: Vec<_> = (0..20).map(|key| Request::Add(key, 1000)).collect();
     executor.apply(&decision(1, 9, &[open(1), bundle(1, 1, 1, &adds)]));
     apply(&mut executor, &[]);
     apply(&mut executor, &[]);
     let applied = executor.apply(&decision(4, 7, &[]));
-    let image = applied.snapshot.unwrap().into_chunks(64).unwrap();
-    (executor, image)
+    (executor, applied.snapshot.unwrap())
+}
+
+/// An executor after four decisions, and its checkpoint.
+fn image() -> (Executor<Totals>, CheckpointImage) {
+    let (executor, snapshot) = after_four();
+    (executor, snapshot.into_image(64).unwrap())
 }
 
 fn install(executor: &mut Executor<Totals>, image: &CheckpointImage) -> Result<(), InstallError> {
-    executor.install(&image.id, &image.manifest, &image.chunks)
+    executor.install_parts(&image.id, &image.descriptor, &image.blobs())
+}
+
+/// A checkpoint of these parts, certified.
+fn certified(parts: Vec<Bytes>) -> CheckpointImage {
+    let refs: Vec<_> = parts.iter().map(|part| PartRef::of(part)).collect();
+    let (descriptor, pages) = StateDescriptor::cut(&refs).unwrap();
+    let (_, mut image) = image();
+    image.id.state = descriptor.root();
+    CheckpointImage {
+        descriptor,
+        pages,
+        parts: refs.into_iter().zip(parts).collect(),
+        ..image
+    }
 }
 
 #[test]
@@ -28,20 +50,24 @@ fn a_checkpoint_is_due_after_every_interval_and_names_what_it_holds() {
     let mut executor = executor();
     let due: Vec<_> = (1..=9)
         .filter_map(|seq| executor.apply(&decision(seq, 0, &[])).snapshot)
-        .map(|snapshot| snapshot.into_chunks(64).unwrap().id)
+        .map(|snapshot| snapshot.into_image(64).unwrap().id)
         .map(|id| (id.epoch, id.seq))
         .collect();
     assert_eq!(due, [(Epoch(2), SeqNo(4)), (Epoch(2), SeqNo(8))]);
 }
 
 #[test]
-fn an_image_is_cut_as_its_manifest_says() {
+fn an_image_is_cut_as_its_descriptor_says() {
     let (executor, image) = image();
-    assert_eq!(image.manifest.check(), Ok(()));
-    assert_eq!(image.manifest.root(), image.id.state);
-    assert!(image.chunks.len() > 2);
-    for (index, chunk) in (0..).zip(&image.chunks) {
-        assert_eq!(image.manifest.verify_chunk(index, chunk), Ok(()));
+    assert_eq!(image.descriptor.check(), Ok(()));
+    assert_eq!(image.descriptor.root(), image.id.state);
+    let pages = image.pages.iter().enumerate();
+    let listed = pages.flat_map(|(i, page)| image.descriptor.page(i, page).unwrap());
+    assert!(image.parts.len() > 2);
+    assert!(listed.eq(image.parts.iter().map(|(part, _)| *part)));
+    for (part, bytes) in &image.parts {
+        assert!(part.matches(bytes));
+        assert!(bytes.len() <= 64);
     }
     assert_eq!(executor.state_digest(), Ok(image.id.state));
     assert_eq!(executor.snapshot().digest(64), Ok(image.id.state));
@@ -53,7 +79,7 @@ fn a_snapshot_is_not_changed_by_what_is_executed_after_it() {
     let snapshot = executor.snapshot();
     apply(&mut executor, &[bundle(1, 1, 21, &[Request::Add(1, 1)])]);
     assert_ne!(executor.state_digest(), Ok(image.id.state));
-    assert_eq!(snapshot.into_chunks(64).unwrap(), image);
+    assert_eq!(snapshot.into_image(64).unwrap(), image);
 }
 
 #[test]
@@ -64,22 +90,35 @@ fn a_damaged_checkpoint_is_refused_and_nothing_changes() {
     let mut refuse = |image: &CheckpointImage| install(&mut executor, image).unwrap_err();
 
     let mut flipped = good.clone();
-    let mut chunk = flipped.chunks[1].to_vec();
-    chunk[3] ^= 1;
-    flipped.chunks[1] = chunk.into();
-    let digest = ManifestError::Digest { index: 1 };
-    assert_eq!(refuse(&flipped), InstallError::Chunk(digest));
+    let (part, bytes) = &mut flipped.parts[1];
+    let mut broken = bytes.to_vec();
+    broken[3] ^= 1;
+    *bytes = broken.into();
+    let digest = part.digest;
+    let damaged = ThawError::Part(PartError::Digest { digest });
+    assert_eq!(refuse(&flipped), InstallError::State(damaged));
 
     let mut short = good.clone();
-    short.chunks.pop();
-    assert!(matches!(refuse(&short), InstallError::Count { .. }));
+    let digest = short.parts.pop().unwrap().0.digest;
+    let missing = refuse(&short);
+    assert!(
+        matches!(
+            missing,
+            InstallError::State(ThawError::Part(PartError::Unavailable { digest: found, .. }))
+                if found == digest
+        ),
+        "{missing:?}"
+    );
 
-    let mut swapped = good.clone();
-    swapped.chunks.swap(0, 1);
-    assert!(matches!(refuse(&swapped), InstallError::Chunk(_)));
+    let mut torn = good.clone();
+    torn.pages[0] = torn.pages[0].slice(36..);
+    assert!(matches!(
+        refuse(&torn),
+        InstallError::State(ThawError::Part(PartError::Page(_)))
+    ));
 
-    let mut forged = flipped;
-    forged.manifest = atlas_smr_core::manifest::Manifest::of(64, &forged.chunks);
+    let mut forged = good.clone();
+    forged.descriptor.pages.swap_remove(0);
     assert!(matches!(refuse(&forged), InstallError::Root { .. }));
 
     let mut renamed = good.clone();
@@ -91,22 +130,57 @@ fn a_damaged_checkpoint_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn certified_bytes_of_another_application_are_refused() {
-    let chunks = [Bytes::from_static(&[1, 0xff, 0xff])];
-    let manifest = atlas_smr_core::manifest::Manifest::of(64, &chunks);
+fn certified_parts_of_another_application_are_refused() {
+    let (_, good) = image();
+    let mut parts: Vec<Bytes> = good.parts.into_iter().map(|(_, bytes)| bytes).collect();
     let mut executor = executor();
-    let (_, mut image) = image();
-    image.id.state = manifest.root();
-    let refused = executor.install(&image.id, &manifest, &chunks);
-    assert!(matches!(refused, Err(InstallError::Decode(_))));
-    // More behind the state than the state.
-    let mut longer = image.chunks.concat();
-    longer.push(0);
-    let chunks: Vec<_> = longer.chunks(64).map(Bytes::copy_from_slice).collect();
-    let manifest = atlas_smr_core::manifest::Manifest::of(64, &chunks);
-    image.id.state = manifest.root();
-    let refused = executor.install(&image.id, &manifest, &chunks);
-    assert!(matches!(refused, Err(InstallError::Decode(_))));
+    let before = executor.state_digest();
+    let mut refuse = |parts: &[Bytes]| install(&mut executor, &certified(parts.to_vec()));
+    let decode = |refused| matches!(refused, Err(InstallError::State(ThawError::Decode(_))));
+
+    assert_eq!(refuse(&[]), Err(InstallError::Head), "no parts at all");
+    assert!(decode(refuse(&parts[..parts.len() - 1])), "too few");
+    assert!(decode(refuse(&parts[..3])), "the head alone");
+    let mut longer = parts.clone();
+    longer.push(Bytes::from_static(&[0]));
+    assert!(
+        decode(refuse(&longer)),
+        "more behind the state than the state"
+    );
+    let mut format = parts.clone();
+    format[0] = [&[9], &parts[0][1..]].concat().into();
+    let (found, expected) = (9, 2);
+    let error = InstallError::Format { found, expected };
+    assert_eq!(refuse(&format), Err(error));
+    // The state must begin with a part of its own.
+    let state = parts.split_off(parts.len() - 2).concat();
+    parts.push(state.into());
+    let too_large = refuse(&parts);
+    assert!(
+        matches!(
+            too_large,
+            Err(InstallError::State(ThawError::Part(
+                PartError::TooLarge { .. }
+            )))
+        ),
+        "{too_large:?}"
+    );
+    assert_eq!(executor.state_digest(), before);
+}
+
+#[test]
+fn the_head_ends_with_a_part() {
+    let mut executor = executor();
+    let image = executor.snapshot().into_image(64).unwrap();
+    let parts: Vec<Bytes> = image.parts.into_iter().map(|(_, bytes)| bytes).collect();
+    let [head, state] = &parts[..] else {
+        panic!("{parts:?}")
+    };
+    let joined = certified(vec![[&head[..], state].concat().into()]);
+    assert_eq!(install(&mut executor, &joined), Err(InstallError::Head));
+    let long = [&head[..4], &[0xff; 8], &head[12..]].concat();
+    let lying = certified(vec![long.into(), state.clone()]);
+    assert_eq!(install(&mut executor, &lying), Err(InstallError::Head));
 }
 
 #[test]
@@ -169,16 +243,24 @@ proptest! {
         for decision in before {
             original.apply(decision);
         }
-        let snapshot = original.snapshot();
-        let mut expected = go_on(&mut original, after);
+        let (snapshot, chunked) = (original.snapshot(), original.snapshot());
+        let expected = go_on(&mut original, after);
 
-        let image = snapshot.into_chunks(chunk_bytes).unwrap();
-        let mut copy = executor();
+        let image = snapshot.into_image(chunk_bytes).unwrap();
+        let mut copy = Executor::new(Totals, config(Limits { chunk_bytes, ..limits() }));
         prop_assert_eq!(install(&mut copy, &image), Ok(()));
         prop_assert_eq!(copy.snapshot().digest(chunk_bytes), Ok(image.id.state));
         prop_assert_eq!(copy.executed(), SeqNo(at as u64));
-        let found = go_on(&mut copy, after);
-        prop_assert_eq!(&found, &mut expected);
-        prop_assert_eq!(copy.progress(), original.progress());
+        let mut copies = vec![copy];
+        let ChunkedImage { id, manifest, chunks } = chunked.into_chunks(chunk_bytes).unwrap();
+        let mut copy = executor();
+        prop_assert_eq!(copy.install(&id, &manifest, &chunks), Ok(()));
+        copies.push(copy);
+        for mut copy in copies {
+            let (replies, _) = go_on(&mut copy, after);
+            prop_assert_eq!(&replies, &expected.0);
+            prop_assert_eq!(copy.snapshot().digest(64), Ok(expected.1));
+            prop_assert_eq!(copy.progress(), original.progress());
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod checkpoints;
 mod common;
+mod divisible;
 mod operations;
 mod sessions;
 mod thread;

@@ -5,9 +5,9 @@ use atlas_common::{ClientId, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{Consistency, ReadRequest, Reply};
 use atlas_smr_execution::{
-    Application, ApplicationData, CheckpointImage, DecisionExecutorHandle, Execute,
-    ExecutionContext, ExecutionFailure, ExecutionSink, Executor, ExecutorOptions, ExecutorThread,
-    InstallError, Progress, SnapshotError,
+    Application, ApplicationData, ChunkedImage, DecisionExecutorHandle, Execute, ExecutionContext,
+    ExecutionFailure, ExecutionSink, Executor, ExecutorOptions, ExecutorThread, InstallError,
+    Progress, SnapshotError,
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Sink {
     replies: Sender<(ClientId, Reply)>,
     progress: Sender<Progress>,
-    checkpoints: Sender<CheckpointImage>,
+    checkpoints: Sender<ChunkedImage>,
     installed: Sender<(CheckpointId, Result<Progress, InstallError>)>,
     failed: Sender<ExecutionFailure>,
 }
@@ -30,7 +30,7 @@ struct Sink {
 struct Seen {
     replies: Receiver<(ClientId, Reply)>,
     progress: Receiver<Progress>,
-    checkpoints: Receiver<CheckpointImage>,
+    checkpoints: Receiver<ChunkedImage>,
     installed: Receiver<(CheckpointId, Result<Progress, InstallError>)>,
     failed: Receiver<ExecutionFailure>,
 }
@@ -46,7 +46,7 @@ impl ExecutionSink for Sink {
         self.progress.send(progress).unwrap();
     }
 
-    fn checkpoint(&self, image: CheckpointImage) {
+    fn checkpoint(&self, image: ChunkedImage) {
         self.checkpoints.send(image).unwrap();
     }
 
@@ -266,21 +266,20 @@ fn a_state_is_installed_behind_what_was_queued_before() {
     for _ in 2..=8 {
         apply(&mut ahead, &[]);
     }
-    let image = ahead.snapshot().into_chunks(64).unwrap();
+    let image = ahead.snapshot().into_image(64).unwrap();
     let (thread, seen) = started();
     let handle = thread.handle();
     handle.queue_update(decision(1, 0, &[open(2)]));
-    let CheckpointImage {
-        id,
-        manifest,
-        chunks,
-    } = image;
-    handle.install(id, manifest.clone(), chunks[1..].to_vec());
-    handle.install(id, manifest, chunks);
+    let (id, descriptor) = (image.id, image.descriptor.clone());
+    let whole = image.blobs();
+    let mut holed = whole.clone();
+    holed.pop_last();
+    handle.install_parts(id, descriptor.clone(), Arc::new(holed));
+    handle.install_parts(id, descriptor, Arc::new(whole));
     handle.queue_update(decision(9, 0, &[bundle(1, 1, 1, &[Request::Add(1, 3)])]));
     assert!(matches!(
         next(&seen.installed),
-        (_, Err(InstallError::Count { .. }))
+        (_, Err(InstallError::State(_)))
     ));
     assert_eq!(next(&seen.installed), (id, Ok(ahead.progress())));
     assert_eq!(next(&seen.replies).1, Reply::Opened(SessionId(1)));

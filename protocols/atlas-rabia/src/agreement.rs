@@ -329,7 +329,7 @@ impl Rabia {
     }
 
     /// Round 2: f + 1 equal votes decide, in whatever phase they were given.
-    fn count_votes(&mut self, seq: SeqNo, phase: u32, cx: &mut Cx<'_>) {
+    pub(crate) fn count_votes(&mut self, seq: SeqNo, phase: u32, cx: &mut Cx<'_>) {
         let Some(slot) = self.slots.get(&seq).filter(|slot| slot.is_undecided()) else {
             return;
         };

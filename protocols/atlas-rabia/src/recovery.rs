@@ -172,6 +172,21 @@ impl Rabia {
             self.search(digest, cx);
         }
         self.set_status_timer(cx);
+        self.go_on(cx);
+    }
+
+    /// What this replica had said itself may be all that the next step needs: alone, nobody will send
+    /// it anything.
+    fn go_on(&mut self, cx: &mut Cx<'_>) {
+        if self.amnesia.is_some() {
+            return;
+        }
+        let in_flight = self.slots.iter().filter(|(_, slot)| slot.in_flight());
+        let open: Vec<_> = in_flight.map(|(seq, slot)| (*seq, slot.phase)).collect();
+        for (seq, phase) in open {
+            self.count_votes(seq, phase, cx);
+            self.advance(seq, cx);
+        }
     }
 
     /// The own state up to here is durable: what lies below is history.

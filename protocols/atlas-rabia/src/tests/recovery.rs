@@ -60,6 +60,24 @@ fn row_43_a_power_cut_of_all_loses_nothing_decided() {
     }
 }
 
+/// Nobody sends it anything: what its own records say must be enough to go on.
+#[test]
+fn row_43_a_replica_that_is_alone_goes_on_where_it_stopped() {
+    for seed in 0..200 {
+        let mut rig = Rig::new(1, seed);
+        let mut rng = SeededRng::new(seed);
+        for _ in 0..6 {
+            rig.submit(3);
+            rig.run(Duration::from_micros(rng.between(0, 2_000)));
+            rig.crash(0);
+            rig.restart(0);
+        }
+        rig.submit(1);
+        rig.settle();
+        assert!(rig.requests(0).contains(&19), "seed {seed}");
+    }
+}
+
 #[test]
 fn row_47_all_stop_and_start_again_and_again() {
     let mut rig = Rig::new(5, 3);

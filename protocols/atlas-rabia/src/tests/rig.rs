@@ -220,9 +220,10 @@ impl Rig {
         self.step(i, Input::Start);
     }
 
-    /// Stops a replica; what was not synced is gone.
+    /// Stops a replica; of what was not synced, some of the first records are left, or none.
     pub(super) fn crash(&mut self, i: usize) {
         let node = &mut self.nodes[i];
+        node.durable = Lsn(node.rng.between(node.durable.0, node.last_lsn.0));
         node.protocol = None;
         node.timers = Timers::default();
         let durable = node.durable;

@@ -1,0 +1,125 @@
+//! A map's checkpoint: a head of its own, then its parts as they are in memory.
+//!
+//! A part that is larger than a checkpoint's parts may be (a large value's) is handed over in pieces,
+//! which its length puts together again.
+
+use super::part::{HEADER_BYTES, Part};
+use super::tree::Tree;
+use super::{DivisibleMap, MapFault, PART_BYTES_MAX, PART_BYTES_MIN, VALUE_BYTES_MAX};
+use crate::state::{FrozenState, PartError, PartReader, PartWriter, SnapshotError, ThawError};
+use bytes::{Buf, BufMut, Bytes};
+
+/// The layout of head and parts.
+const FORMAT: u32 = 1;
+/// Layout, bytes of a part, parts, entries.
+const HEAD_BYTES: usize = 4 + 4 + 8 + 8;
+/// The largest part: one of the largest key and value.
+const BYTES_MAX: usize =
+    HEADER_BYTES + super::part::ENTRY_BYTES + super::KEY_BYTES_MAX + VALUE_BYTES_MAX;
+
+/// A [`DivisibleMap`] held still.
+#[derive(Debug)]
+pub struct FrozenMap(pub(super) Tree);
+
+impl FrozenState for FrozenMap {
+    fn write_parts(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        head.put_u32_le(FORMAT);
+        head.put_u32_le(self.0.part_bytes() as u32);
+        head.put_u64_le(self.0.parts_len() as u64);
+        head.put_u64_le(self.0.len());
+        write_pieces(head.into(), out)?;
+        for part in self.0.parts() {
+            let bytes = part.bytes().clone();
+            if bytes.len() <= out.chunk_bytes() {
+                out.part(bytes, Some(part.digest()))?;
+            } else {
+                write_pieces(bytes, out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_pieces(mut bytes: Bytes, out: &mut PartWriter) -> Result<(), SnapshotError> {
+    while !bytes.is_empty() {
+        let length = bytes.len().min(out.chunk_bytes());
+        out.part(bytes.split_to(length), None)?;
+    }
+    Ok(())
+}
+
+pub(super) fn thaw(parts: &mut dyn PartReader) -> Result<DivisibleMap, ThawError> {
+    let mut reader = Pieces { parts, read: 0 };
+    let mut head = reader.exactly(HEAD_BYTES)?;
+    let (format, part_bytes) = (head.get_u32_le(), head.get_u32_le() as usize);
+    let (count, len) = (head.get_u64_le(), head.get_u64_le());
+    let good = format == FORMAT && (PART_BYTES_MIN..=PART_BYTES_MAX).contains(&part_bytes);
+    if !good {
+        return Err(reader.malformed(MapFault::Head));
+    }
+    let mut tree = Tree::new(part_bytes);
+    for _ in 0..count {
+        let part = Part::check(reader.whole()?).map_err(|fault| reader.malformed(fault))?;
+        if part.size() > part_bytes && part.len() > 1 {
+            return Err(reader.malformed(MapFault::Length));
+        }
+        if !tree.push(part) {
+            return Err(reader.malformed(MapFault::Order));
+        }
+    }
+    if tree.len() != len {
+        return Err(reader.malformed(MapFault::Count));
+    }
+    Ok(DivisibleMap::from_tree(tree))
+}
+
+/// Puts pieces together.
+struct Pieces<'a> {
+    parts: &'a mut dyn PartReader,
+    read: u64,
+}
+
+impl Pieces<'_> {
+    fn malformed(&self, fault: MapFault) -> ThawError {
+        let (part, fault) = (self.read.saturating_sub(1), fault.to_string());
+        ThawError::Malformed { part, fault }
+    }
+
+    fn next(&mut self) -> Result<Bytes, ThawError> {
+        let part = self.parts.next_part()?.ok_or(PartError::Ended)?;
+        self.read += 1;
+        Ok(part)
+    }
+
+    /// Pieces of so many bytes together.
+    fn exactly(&mut self, length: usize) -> Result<Bytes, ThawError> {
+        let first = self.next()?;
+        self.rest(first, length)
+    }
+
+    /// A whole part. Its bytes are copied: they may be a piece of something larger, which would stay
+    /// in memory for as long as the part does.
+    fn whole(&mut self) -> Result<Bytes, ThawError> {
+        let mut first = self.next()?;
+        while first.len() < 4 {
+            first = [first, self.next()?].concat().into();
+        }
+        let length = Part::length_of(&first).filter(|length| *length <= BYTES_MAX);
+        let length = length.ok_or_else(|| self.malformed(MapFault::Length))?;
+        self.rest(first, length)
+    }
+
+    fn rest(&mut self, first: Bytes, length: usize) -> Result<Bytes, ThawError> {
+        let mut bytes = Vec::with_capacity(length.min(first.len().max(1 << 16)));
+        bytes.extend_from_slice(&first);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.next()?);
+        }
+        if bytes.len() > length {
+            return Err(self.malformed(MapFault::Length));
+        }
+        bytes.shrink_to_fit();
+        Ok(bytes.into())
+    }
+}

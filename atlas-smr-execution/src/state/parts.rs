@@ -1,0 +1,326 @@
+//! Parts on their way out of a state and into one.
+
+use super::SnapshotError;
+use atlas_common::Digest;
+use atlas_common::parts::{PartRef, PartsError, StateDescriptor};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Takes the parts of a state, and digests them.
+#[derive(Debug)]
+pub struct PartWriter {
+    chunk_bytes: u32,
+    refs: Vec<PartRef>,
+    /// The parts themselves, unless only their digests matter.
+    kept: Option<Vec<Bytes>>,
+}
+
+impl PartWriter {
+    pub(crate) fn keeping(chunk_bytes: usize) -> Self {
+        let mut writer = Self::hashing(chunk_bytes);
+        writer.kept = Some(Vec::new());
+        writer
+    }
+
+    /// A writer that keeps digests only: what a checkpoint costs without storing it.
+    #[must_use]
+    pub fn hashing(chunk_bytes: usize) -> Self {
+        Self {
+            chunk_bytes: u32::try_from(chunk_bytes).unwrap_or(u32::MAX).max(1),
+            refs: Vec::new(),
+            kept: None,
+        }
+    }
+
+    /// The most bytes of a part.
+    #[must_use]
+    pub const fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes as usize
+    }
+
+    /// Takes the next part. A digest that is known already saves computing it, and is believed: with a
+    /// wrong one nobody can read the checkpoint.
+    ///
+    /// # Errors
+    /// When the part is empty or larger than [`PartWriter::chunk_bytes`].
+    pub fn part(&mut self, bytes: Bytes, digest: Option<Digest>) -> Result<(), SnapshotError> {
+        let chunk_bytes = self.chunk_bytes;
+        let length = match u32::try_from(bytes.len()) {
+            Ok(length) if length > 0 && length <= chunk_bytes => length,
+            _ => {
+                let bytes = bytes.len();
+                return Err(SnapshotError::PartSize { bytes, chunk_bytes });
+            }
+        };
+        self.refs.push(PartRef {
+            digest: digest.unwrap_or_else(|| Digest::of(&bytes)),
+            bytes: length,
+        });
+        if let Some(kept) = &mut self.kept {
+            kept.push(bytes);
+        }
+        Ok(())
+    }
+
+    /// Cuts what is written to it into parts as large as they may be. To be ended by
+    /// [`PartStream::finish`].
+    pub fn stream(&mut self) -> PartStream<'_> {
+        PartStream {
+            out: self,
+            current: Vec::new(),
+        }
+    }
+
+    pub(crate) fn finish(self) -> (Vec<PartRef>, Vec<Bytes>) {
+        (self.refs, self.kept.unwrap_or_default())
+    }
+}
+
+/// A stream that becomes parts.
+#[derive(Debug)]
+pub struct PartStream<'a> {
+    out: &'a mut PartWriter,
+    current: Vec<u8>,
+}
+
+impl PartStream<'_> {
+    /// Hands over the last part.
+    ///
+    /// # Errors
+    /// As [`PartWriter::part`].
+    pub fn finish(mut self) -> Result<(), SnapshotError> {
+        self.current.shrink_to_fit();
+        self.seal()
+    }
+
+    fn seal(&mut self) -> Result<(), SnapshotError> {
+        if self.current.is_empty() {
+            return Ok(());
+        }
+        if self.out.kept.is_some() {
+            let next = Vec::with_capacity(self.out.chunk_bytes());
+            let full = std::mem::replace(&mut self.current, next);
+            return self.out.part(full.into(), None);
+        }
+        let digest = Digest::of(&self.current);
+        let bytes = u32::try_from(self.current.len()).unwrap_or(u32::MAX);
+        self.out.refs.push(PartRef { digest, bytes });
+        self.current.clear();
+        Ok(())
+    }
+}
+
+impl Write for PartStream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.out.chunk_bytes().saturating_sub(self.current.len());
+        let taken = bytes.len().min(room);
+        self.current.extend_from_slice(&bytes[..taken]);
+        if taken == room {
+            self.seal().map_err(io::Error::other)?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where the pages and parts of a checkpoint are: a store, a file, memory.
+pub trait PartSource: Send + Sync {
+    /// The bytes with this digest. The caller checks them.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable>;
+}
+
+impl PartSource for BTreeMap<Digest, Bytes> {
+    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable> {
+        let missing = || PartUnavailable("it is not among the parts".to_owned());
+        self.get(digest).cloned().ok_or_else(missing)
+    }
+}
+
+impl<T: PartSource + ?Sized> PartSource for Arc<T> {
+    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable> {
+        (**self).part(digest)
+    }
+}
+
+/// Why a source has no such bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct PartUnavailable(pub String);
+
+/// A page or part that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PartError {
+    /// The source does not have it.
+    #[error("part {digest}: {cause}")]
+    Unavailable {
+        /// Which.
+        digest: Digest,
+        /// What the source says.
+        cause: PartUnavailable,
+    },
+    /// The descriptor or a page is not what it should be.
+    #[error(transparent)]
+    Page(#[from] PartsError),
+    /// The bytes are not those that are meant.
+    #[error("part {digest} has other bytes than its digest says")]
+    Digest {
+        /// Which.
+        digest: Digest,
+    },
+    /// The part is larger than allowed.
+    #[error("part {digest} has {bytes} bytes, at most {chunk_bytes} allowed")]
+    TooLarge {
+        /// Which.
+        digest: Digest,
+        /// Its size.
+        bytes: u32,
+        /// The largest that is allowed.
+        chunk_bytes: usize,
+    },
+    /// The parts end before the state does.
+    #[error("the parts end too early")]
+    Ended,
+}
+
+/// Gives the parts of a state, in order and checked.
+pub trait PartReader {
+    /// The next part; `None` behind the last.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn next_part(&mut self) -> Result<Option<Bytes>, PartError>;
+
+    /// The bytes of all parts that are still to come.
+    fn bytes_left(&self) -> u64;
+}
+
+/// The parts of a described state, each checked against its digest.
+pub(crate) struct CheckedParts<'a> {
+    descriptor: &'a StateDescriptor,
+    source: &'a dyn PartSource,
+    chunk_bytes: usize,
+    next_page: usize,
+    page: std::vec::IntoIter<PartRef>,
+    bytes_left: u64,
+}
+
+impl<'a> CheckedParts<'a> {
+    /// Of a descriptor whose root was checked.
+    pub(crate) fn new(
+        descriptor: &'a StateDescriptor,
+        source: &'a dyn PartSource,
+        chunk_bytes: usize,
+    ) -> Result<Self, PartError> {
+        descriptor.check()?;
+        Ok(Self {
+            descriptor,
+            source,
+            chunk_bytes,
+            next_page: 0,
+            page: Vec::new().into_iter(),
+            bytes_left: descriptor.total_bytes,
+        })
+    }
+
+    fn next_ref(&mut self) -> Result<Option<PartRef>, PartError> {
+        loop {
+            if let Some(part) = self.page.next() {
+                return Ok(Some(part));
+            }
+            let Some(page) = self.descriptor.pages.get(self.next_page) else {
+                return Ok(None);
+            };
+            let encoded = self.fetch(&page.digest)?;
+            let refs = self.descriptor.page(self.next_page, &encoded)?;
+            self.page = refs.into_iter();
+            self.next_page += 1;
+        }
+    }
+
+    fn fetch(&self, digest: &Digest) -> Result<Bytes, PartError> {
+        let digest = *digest;
+        let unavailable = |cause| PartError::Unavailable { digest, cause };
+        self.source.part(&digest).map_err(unavailable)
+    }
+}
+
+impl PartReader for CheckedParts<'_> {
+    fn next_part(&mut self) -> Result<Option<Bytes>, PartError> {
+        let Some(part) = self.next_ref()? else {
+            return Ok(None);
+        };
+        let PartRef { digest, bytes } = part;
+        let chunk_bytes = self.chunk_bytes;
+        if bytes as usize > chunk_bytes {
+            return Err(PartError::TooLarge {
+                digest,
+                bytes,
+                chunk_bytes,
+            });
+        }
+        let found = self.fetch(&digest)?;
+        if !part.matches(&found) {
+            return Err(PartError::Digest { digest });
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(u64::from(bytes));
+        Ok(Some(found))
+    }
+
+    fn bytes_left(&self) -> u64 {
+        self.bytes_left
+    }
+}
+
+/// Parts as one stream of bytes.
+pub(crate) struct PartBytes<'a> {
+    parts: &'a mut dyn PartReader,
+    current: Bytes,
+    failure: Option<PartError>,
+}
+
+impl<'a> PartBytes<'a> {
+    pub(crate) fn new(parts: &'a mut dyn PartReader) -> Self {
+        Self {
+            parts,
+            current: Bytes::new(),
+            failure: None,
+        }
+    }
+
+    /// What went wrong with the parts; what a decoder makes of it says less.
+    pub(crate) fn end(&mut self) -> Result<(), PartError> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// How much of the last part was not read.
+    pub(crate) fn rest(&self) -> usize {
+        self.current.len()
+    }
+}
+
+impl Read for PartBytes<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.parts.next_part() {
+                Ok(Some(part)) => self.current = part,
+                Ok(None) => return Ok(0),
+                Err(error) => {
+                    self.failure = Some(error.clone());
+                    return Err(io::Error::other(error));
+                }
+            }
+        }
+        let taken = into.len().min(self.current.len());
+        into[..taken].copy_from_slice(&self.current.split_to(taken));
+        Ok(taken)
+    }
+}
