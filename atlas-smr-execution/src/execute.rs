@@ -7,9 +7,7 @@ use atlas_common::{AgreedTime, ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::{Manifest, ManifestError};
 use atlas_smr_core::session::{SessionTable, SessionUpdate};
-use bytes::Bytes;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -33,17 +31,6 @@ pub trait Execute: Send {
         id: &CheckpointId,
         descriptor: &StateDescriptor,
         source: &dyn PartSource,
-    ) -> Result<(), InstallError>;
-
-    /// As [`Execute::install_parts`], from what [`Snapshot::into_chunks`] gave, and until that goes.
-    ///
-    /// # Errors
-    /// As [`Execute::install_parts`].
-    fn install(
-        &mut self,
-        id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
     ) -> Result<(), InstallError>;
 
     /// Answers an encoded request from the state after [`Execute::executed`].
@@ -82,7 +69,7 @@ pub trait Execute: Send {
     fn counters(&self) -> ExecutionCounters;
 
     /// How far execution and each session have come: what the rest of the replica is told after a
-    /// start or [`Execute::install`].
+    /// start or [`Execute::install_parts`].
     fn progress(&self) -> Progress {
         let sessions = self.sessions();
         Progress {
@@ -157,17 +144,6 @@ pub enum InstallError {
         found: Digest,
         /// What was certified.
         certified: Digest,
-    },
-    /// A chunk does not fit the manifest.
-    #[error(transparent)]
-    Chunk(#[from] ManifestError),
-    /// There are more or fewer chunks than in the manifest.
-    #[error("{found} chunks instead of {expected}")]
-    Count {
-        /// How many there are.
-        found: usize,
-        /// How many there should be.
-        expected: usize,
     },
     /// A part is missing or damaged, or the certified bytes are no state of this application.
     #[error(

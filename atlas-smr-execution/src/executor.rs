@@ -1,7 +1,6 @@
 //! The executor: applies decisions to a state, exactly once, in order. Pure: no thread, no clock.
 
 use crate::application::Application;
-use crate::chunked::{self, Framed};
 use crate::context::ExecutionContext;
 use crate::execute::{Applied, Execute, ExecutionCounters, InstallError};
 use crate::snapshot::{self, Head, Snapshot};
@@ -14,7 +13,6 @@ use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::{Admission, SessionTable, SessionUpdate};
 use bytes::Bytes;
 use std::fmt;
@@ -267,17 +265,6 @@ impl<A: Application> Execute for Executor<A> {
         let chunk_bytes = self.config.limits.chunk_bytes;
         let parts = CheckedParts::new(descriptor, source, chunk_bytes);
         self.replace(id, &mut parts.map_err(ThawError::from)?)
-    }
-
-    fn install(
-        &mut self,
-        id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
-    ) -> Result<(), InstallError> {
-        self.check_age(id)?;
-        chunked::verify(id, manifest, chunks)?;
-        self.replace(id, &mut Framed::of(chunks).map_err(ThawError::from)?)
     }
 
     fn read(&self, operation: &[u8]) -> OperationResult {

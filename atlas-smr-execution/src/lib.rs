@@ -84,7 +84,6 @@
 //! ```
 
 pub mod application;
-mod chunked;
 pub mod context;
 pub mod execute;
 pub mod executor;
@@ -99,7 +98,6 @@ pub mod map {
 
 pub use application::{Application, ApplicationData};
 pub use atlas_smr_core::core::Decision;
-pub use chunked::ChunkedImage;
 pub use context::ExecutionContext;
 pub use execute::{Applied, Execute, ExecutionCounters, InstallError, Progress};
 pub use executor::{Executor, ExecutorConfig};

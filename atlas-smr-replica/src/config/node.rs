@@ -42,6 +42,10 @@ pub struct NodeFile {
     /// Threads that check signatures; as many as the machine's cores allow when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_threads: Option<usize>,
+    /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
+    /// 0 is no limit.
+    #[serde(default = "transfer_bytes_per_second")]
+    pub transfer_bytes_per_second: u64,
 }
 
 const fn log_segment_bytes() -> u64 {
@@ -50,6 +54,10 @@ const fn log_segment_bytes() -> u64 {
 
 const fn clients_max() -> usize {
     4096
+}
+
+const fn transfer_bytes_per_second() -> u64 {
+    64 << 20
 }
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
@@ -76,6 +84,10 @@ const DESCRIPTIONS: &Descriptions = &[
     ),
     ("clients_max", "a whole number from 1 to 65536"),
     ("worker_threads", "a whole number from 0 to 64"),
+    (
+        "transfer_bytes_per_second",
+        "a whole number: bytes per second, or 0 for no limit",
+    ),
 ];
 
 const ADMIN_EXPECTED: &str = "an IP address and a port, such as `127.0.0.1:9100`";
@@ -107,6 +119,9 @@ pub struct NodeConfig {
     /// Threads that check signatures. With 0 the core's own thread does; `None`: two fewer than the
     /// machine has cores, 8 at the most.
     pub worker_threads: Option<usize>,
+    /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
+    /// 0 is no limit.
+    pub transfer_bytes_per_second: u64,
 }
 
 impl NodeConfig {
@@ -148,6 +163,7 @@ impl NodeConfig {
             log_segment_bytes: file.log_segment_bytes,
             clients_max: file.clients_max,
             worker_threads: file.worker_threads,
+            transfer_bytes_per_second: file.transfer_bytes_per_second,
             cluster,
             source,
         })
@@ -184,6 +200,7 @@ impl NodeConfig {
             log_segment_bytes: log_segment_bytes(),
             clients_max: clients_max(),
             worker_threads: None,
+            transfer_bytes_per_second: transfer_bytes_per_second(),
             cluster,
             source,
         })
