@@ -3,6 +3,7 @@
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::input::{Input, Recovery};
+use crate::limits::Limits;
 use crate::membership::Membership;
 use crate::verified::Reject;
 use atlas_common::crypto::Signed;
@@ -45,6 +46,13 @@ pub trait OrderingProtocol: Sized + Send + Debug + 'static {
         membership: Arc<Membership>,
         recovery: Recovery<Self>,
     ) -> Result<Self, RecoverError>;
+
+    /// The limits that a cluster of so many voters begins with. A protocol whose messages grow with
+    /// the cluster lowers what it must.
+    #[must_use]
+    fn limits_for(_voters: usize) -> Limits {
+        Limits::default()
+    }
 
     /// Checks a message by every rule that depends on no state. Runs outside the core, many at a
     /// time. Requests inside batches are checked by the caller.

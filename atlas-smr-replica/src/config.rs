@@ -10,12 +10,11 @@
 //! Paths in a file are relative to that file.
 //!
 //! ```
-//! use atlas_common::quorum::FaultModel;
 //! use atlas_smr_replica::config::{InitOptions, KnownProtocol, NodeConfig, init};
 //!
 //! # let temporary = tempfile::tempdir()?;
 //! # let dir = temporary.path().join("cluster");
-//! let pbft = KnownProtocol { name: "pbft", model: FaultModel::Byzantine };
+//! let pbft = KnownProtocol::of::<atlas_pbft::Pbft>();
 //! // Keys, cluster.toml, and a directory for each replica and client.
 //! let made = init(&InitOptions::new(dir, 4, pbft), &|_node| Ok(()))?;
 //! let node = NodeConfig::load(&made.replicas[2], &[pbft])?;
@@ -49,24 +48,36 @@ pub use node::{NodeConfig, NodeFile};
 pub use timeouts::Timeouts;
 
 use atlas_common::quorum::FaultModel;
-use atlas_core::OrderingProtocol;
+use atlas_core::{Limits, OrderingProtocol};
 
 /// A protocol that a cluster file may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct KnownProtocol {
     /// Its name in the cluster file.
     pub name: &'static str,
     /// What faults it survives.
     pub model: FaultModel,
+    /// The limits that a cluster of so many voters begins with.
+    pub limits_for: fn(usize) -> Limits,
 }
+
+impl PartialEq for KnownProtocol {
+    /// A name stands for one protocol.
+    fn eq(&self, other: &Self) -> bool {
+        (self.name, self.model) == (other.name, other.model)
+    }
+}
+
+impl Eq for KnownProtocol {}
 
 impl KnownProtocol {
     /// How a protocol is known.
     #[must_use]
-    pub const fn of<P: OrderingProtocol>() -> Self {
+    pub fn of<P: OrderingProtocol>() -> Self {
         Self {
             name: P::NAME,
             model: P::FAULT_MODEL,
+            limits_for: P::limits_for,
         }
     }
 

@@ -76,6 +76,7 @@ fn pbft(settings: &ProtocolSettings) -> Result<PbftConfig, SettingsError> {
     let timeouts = settings.timeouts;
     Ok(PbftConfig::new(
         Arc::clone(&settings.signer),
+        settings.membership.quorums().n(),
         &settings.limits,
         timeouts.view_change(),
         timeouts.view_change_max(),

@@ -18,6 +18,7 @@ impl SimProtocol for Pbft {
     fn config(setup: &Setup) -> PbftConfig {
         let config = PbftConfig::new(
             std::sync::Arc::clone(&setup.signer),
+            setup.replicas,
             &setup.limits,
             setup.patience,
             setup.patience * BACK_OFF_MAX,

@@ -8,7 +8,6 @@ use crate::config::{
 };
 use atlas_common::NodeId;
 use atlas_common::crypto::{KeyPair, Signer};
-use atlas_common::quorum::FaultModel;
 use atlas_communication::{Lane, Refusal, Traffic};
 use atlas_core::{Limits, Role};
 use std::collections::BTreeMap;
@@ -284,10 +283,7 @@ fn node() -> NodeConfig {
         limits: Limits::default(),
         timeouts: Timeouts::default(),
     };
-    let known = KnownProtocol {
-        name: "pbft",
-        model: FaultModel::Byzantine,
-    };
+    let known = KnownProtocol::of::<atlas_pbft::Pbft>();
     let cluster = ClusterConfig::new(&file, &[known]).unwrap();
     NodeConfig::in_memory(cluster, NodeId(0), KeyPair::from_seed(&[0; 32]), "data").unwrap()
 }

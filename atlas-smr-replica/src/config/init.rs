@@ -70,7 +70,7 @@ impl InitOptions {
             admin_ports: None,
             durability: Durability::Sync,
             unordered_reads: false,
-            limits: Limits::default(),
+            limits: (protocol.limits_for)(replicas),
             timeouts: Timeouts::default(),
         }
     }

@@ -12,10 +12,12 @@ const KNOWN: [KnownProtocol; 2] = [
     KnownProtocol {
         name: "pbft",
         model: FaultModel::Byzantine,
+        limits_for: |_| Limits::default(),
     },
     KnownProtocol {
         name: "raft",
         model: FaultModel::Crash,
+        limits_for: |_| Limits::default(),
     },
 ];
 

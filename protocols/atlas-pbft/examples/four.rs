@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (mut replicas, mut inputs) = (Vec::new(), VecDeque::new());
     for (me, key) in (0..).map(NodeId).zip(keys) {
-        let config = PbftConfig::new(key, &Limits::default(), second, minute, second)?;
+        let config = PbftConfig::new(key, 4, &Limits::default(), second, minute, second)?;
         let (origin, installed, records) = (Origin::Genesis, None, Vec::new());
         let recovery = Recovery {
             me,

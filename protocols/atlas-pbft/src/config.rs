@@ -1,6 +1,7 @@
 //! A replica's settings.
 
 use atlas_common::crypto::Signer;
+use atlas_common::quorum::{FaultModel, Quorums};
 use atlas_core::Limits;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,28 +31,64 @@ pub struct ConfigError {
     /// Its value.
     pub found: String,
     /// What it should be.
-    pub expected: &'static str,
+    pub expected: String,
+}
+
+/// Bytes of a vote in a certificate: the voter's number and its signature.
+const VOTE_BYTES: u64 = 5 + 65;
+/// Bytes of a certificate besides its votes, and of a view change besides its certificates.
+const HEAD_BYTES: u64 = 128;
+
+/// The largest window with which a new view fits a frame: it holds a quorum of view changes, each
+/// with a quorum's certificate for every slot of the window.
+#[must_use]
+pub(crate) fn window_max(quorums: &Quorums, limits: &Limits) -> u64 {
+    let quorum = quorums.quorum() as u64;
+    let certificate = HEAD_BYTES + quorum * VOTE_BYTES;
+    let room = limits
+        .frame_bytes_max
+        .saturating_sub(Limits::ENVELOPE_BYTES) as u64;
+    let change = (room / quorum).saturating_sub(HEAD_BYTES + certificate);
+    change / certificate
+}
+
+/// The defaults, with a window (and an interval of checkpoints) that suits so many voters: at most
+/// what [`window_max`] allows.
+#[must_use]
+pub(crate) fn limits_for(voters: usize) -> Limits {
+    let limits = Limits::default();
+    let Ok(quorums) = Quorums::new(FaultModel::Byzantine, voters) else {
+        return limits;
+    };
+    let window = limits.window.min(window_max(&quorums, &limits));
+    Limits {
+        window,
+        checkpoint_interval: limits.checkpoint_interval.min(window / 4).max(1),
+        ..limits
+    }
 }
 
 impl PbftConfig {
-    /// Settings from the cluster's limits and time-outs: a request may wait for `timeout` before the
+    /// Settings of one of `voters` replicas from the cluster's limits and time-outs: a request may wait for `timeout` before the
     /// leader is replaced, which doubles with each view change that brings no progress, up to
     /// `timeout_max`. A replica that waits for nothing says where it stands every `status_interval`,
     /// one that waits ten times as often.
     ///
     /// # Errors
-    /// When a time-out is zero, the cap is below the time-out, or the limits contradict each other.
+    /// When a time-out is zero, the cap is below the time-out, the limits contradict each other, or a
+    /// new view of so many replicas would not fit a frame.
     pub fn new(
         signer: Arc<dyn Signer>,
+        voters: usize,
         limits: &Limits,
         timeout: Duration,
         timeout_max: Duration,
         status_interval: Duration,
     ) -> Result<Self, ConfigError> {
-        let wrong = |key, found: &dyn std::fmt::Debug, expected| ConfigError {
+        let wrong = |key, found: &dyn std::fmt::Debug, expected: &str| ConfigError {
             key,
             found: format!("{found:?}"),
-            expected,
+            expected: expected.to_owned(),
         };
         if timeout.is_zero() {
             return Err(wrong("view_change_ms", &timeout, "expected more than zero"));
@@ -69,7 +106,20 @@ impl PbftConfig {
         }
         limits
             .validate()
-            .map_err(|error| wrong(error.key, &error.found, "expected limits that fit together"))?;
+            .map_err(|error| wrong(error.key, &error.found, &error.expected))?;
+        let quorums = Quorums::new(FaultModel::Byzantine, voters).map_err(|error| ConfigError {
+            key: "members",
+            found: error.found.to_string(),
+            expected: error.to_string(),
+        })?;
+        let max = window_max(&quorums, limits);
+        if limits.window > max {
+            let expected = format!(
+                "expected at most {max}, or a new view of {voters} replicas would not fit \
+                 limits.frame_bytes_max (lower limits.checkpoint_interval with it)"
+            );
+            return Err(wrong("limits.window", &limits.window, &expected));
+        }
         Ok(Self {
             signer,
             window: limits.window,
@@ -97,5 +147,31 @@ impl PbftConfig {
         self.timeout
             .saturating_mul(1 << fruitless.min(16))
             .min(self.timeout_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_common::crypto::KeyPair;
+
+    fn config(voters: usize, limits: &Limits) -> Result<PbftConfig, ConfigError> {
+        let second = Duration::from_secs(1);
+        let signer = Arc::new(KeyPair::from_seed(&[1; 32]));
+        PbftConfig::new(signer, voters, limits, second, second, second)
+    }
+
+    #[test]
+    fn limits_whose_new_view_does_not_fit_a_frame_are_refused() {
+        assert!(config(4, &Limits::default()).is_ok());
+        let error = config(31, &Limits::default()).unwrap_err();
+        assert_eq!(error.key, "limits.window");
+        assert!(error.to_string().contains("31 replicas"), "{error}");
+        for voters in 4..=Quorums::REPLICAS_MAX {
+            let limits = limits_for(voters);
+            assert_eq!(limits.validate(), Ok(()), "{voters} voters");
+            assert!(config(voters, &limits).is_ok(), "{voters} voters");
+        }
+        assert_eq!(limits_for(7), Limits::default());
     }
 }

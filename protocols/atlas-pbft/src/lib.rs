@@ -101,8 +101,9 @@
 //! votes per member, and the bodies of its proposal, prepared and decided batch. View changes: the
 //! newest of each member, of at most two windows of certificates. Peers: one entry each. A new view
 //! holds a quorum of view changes; with a checkpoint interval of 1024 and n = 4 that is about 1 MB,
-//! and grows with n² times the slots above the checkpoint: clusters of more than about 20 replicas
-//! want a smaller `checkpoint_interval` and `window`, for it to fit into a frame.
+//! and grows with n² times the slots above the checkpoint. [`PbftConfig::new`] refuses a window with
+//! which it may not fit a frame, and larger clusters begin with a smaller one
+//! ([`limits_for`](atlas_core::OrderingProtocol::limits_for)).
 //!
 //! # Example
 //!

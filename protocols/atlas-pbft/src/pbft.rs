@@ -10,7 +10,7 @@ use atlas_common::crypto::Signed;
 use atlas_common::quorum::FaultModel;
 use atlas_common::{Digest, Lsn, NodeId, SeqNo, Time, View};
 use atlas_core::{
-    Admin, Batch, CheckpointCertificate, Context, Input, Membership, OrderingProtocol,
+    Admin, Batch, CheckpointCertificate, Context, Input, Limits, Membership, OrderingProtocol,
     ProtocolStatus, RecoverError, Recovery, Reject, Waiting,
 };
 use bytes::Bytes;
@@ -107,6 +107,10 @@ impl OrderingProtocol for Pbft {
         recovery: Recovery<Self>,
     ) -> Result<Self, RecoverError> {
         Self::rebuild(config, membership, recovery)
+    }
+
+    fn limits_for(voters: usize) -> Limits {
+        crate::config::limits_for(voters)
     }
 
     fn verify(

@@ -179,7 +179,15 @@ impl Rig {
 
     pub(super) fn config(&self, i: usize) -> PbftConfig {
         let signer = Arc::new(self.key(i).clone());
-        let config = PbftConfig::new(signer, &self.limits, TIMEOUT, TIMEOUT_MAX, STATUS).unwrap();
+        let config = PbftConfig::new(
+            signer,
+            self.keys.0.len(),
+            &self.limits,
+            TIMEOUT,
+            TIMEOUT_MAX,
+            STATUS,
+        );
+        let config = config.unwrap();
         #[cfg(feature = "seeded-bugs")]
         if let Some(bug) = super::byzantine::BUG.get() {
             return config.with_bug(bug);
