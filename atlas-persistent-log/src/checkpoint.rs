@@ -29,22 +29,7 @@ use atlas_common::{Digest, SeqNo};
 use bytes::Bytes;
 use thiserror::Error;
 
-/// What a checkpoint says besides the state. Certificate, frontier and info together may have at
-/// most [`META_BYTES_MAX`] bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckpointMeta {
-    /// The last decision whose effect is in the state.
-    pub seq: SeqNo,
-    /// The evidence that a quorum has the same state; may be set later.
-    pub certificate: Bytes,
-    /// The protocol's own bytes that travel with a checkpoint.
-    pub frontier: Bytes,
-    /// The caller's own bytes.
-    pub info: Bytes,
-}
-
-/// The most bytes of certificate, frontier and info together: 32 MiB.
-pub const META_BYTES_MAX: usize = 32 << 20;
+pub use crate::part_store::{CheckpointMeta, META_BYTES_MAX};
 
 /// A checkpoint in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -56,6 +56,8 @@ pub mod checkpoint;
 pub mod handle;
 pub mod log;
 pub mod mode;
+pub mod part_store;
+mod remedy;
 mod sealed;
 pub mod storage;
 
@@ -67,5 +69,10 @@ pub use checkpoint::{
 pub use handle::{LogEvents, LogHandle, LogStats};
 pub use log::{LogError, LogOptions, LogWriter, Recovered};
 pub use mode::{Durability, OperationMode};
+pub use part_store::{
+    CheckpointWriter, Compression, Damage, Damaged, PartStore, StoreError, StoreOptions,
+    StoreStats, StoredCheckpoint, StoredParts, Written,
+};
+pub use remedy::Remedy;
 pub use sealed::SealedError;
 pub use storage::{FileStorage, SimStorage, Storage, StorageError};

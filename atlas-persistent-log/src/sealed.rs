@@ -45,10 +45,10 @@ pub enum SealedError {
     },
 }
 
-fn digest(magic: [u8; 8], genesis: &Digest, body: &[u8]) -> Digest {
+fn digest(magic: [u8; 8], version: u32, genesis: &Digest, body: &[u8]) -> Digest {
     DigestBuilder::new("atlas v1 sealed file")
         .bytes(&magic)
-        .number(u64::from(VERSION))
+        .number(u64::from(version))
         .digest(genesis)
         .bytes(body)
         .finish()
@@ -66,7 +66,7 @@ pub(crate) fn write(
     bytes.extend_from_slice(&magic);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&genesis.0);
-    bytes.extend_from_slice(&digest(magic, genesis, body).0);
+    bytes.extend_from_slice(&digest(magic, VERSION, genesis, body).0);
     bytes.extend_from_slice(body);
     storage.write_atomically(name, &bytes)
 }
@@ -92,16 +92,17 @@ pub(crate) fn read(
     if head[..8] != magic {
         return Err(damaged());
     }
+    let body = contents.slice(HEADER_BYTES..);
+    if digest(magic, version, &genesis, &body).0 != *seal {
+        return Err(damaged());
+    }
+    // Only now: another version may be a flipped bit.
     if version != VERSION {
         return Err(SealedError::UnknownVersion {
             file: name.to_owned(),
             found: version,
             expected: VERSION,
         });
-    }
-    let body = contents.slice(HEADER_BYTES..);
-    if digest(magic, &genesis, &body).0 != *seal {
-        return Err(damaged());
     }
     Ok((genesis, body))
 }

@@ -1,0 +1,335 @@
+//! Pack files: written once, blob behind blob, and read back by their index or record by record.
+
+use super::error::{Damage, Damaged, StoreError};
+use super::record::{
+    self, Encoding, Entry, FOOTER_BYTES, HEAD_BYTES, HEADER_BYTES, Place, VERSION,
+};
+use crate::sealed::SealedError;
+use crate::storage::{Storage, StorageError, StorageFile};
+use atlas_common::Digest;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Bytes that are gathered before they are written.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes that are read at a time where there is no index.
+const WINDOW_BYTES: usize = 1 << 20;
+
+const PREFIX: &str = "pack-";
+const INCOMING: &str = "incoming-";
+
+pub(super) fn name(pack: u64) -> String {
+    format!("{PREFIX}{pack:016x}")
+}
+
+/// The name of a pack that blobs of a transfer are added to.
+pub(super) fn incoming_name(pack: u64) -> String {
+    format!("{INCOMING}{pack:016x}")
+}
+
+fn number_of(file: &str, prefix: &str) -> Option<u64> {
+    u64::from_str_radix(file.strip_prefix(prefix)?, 16).ok()
+}
+
+/// The number of a pack, by the name of its file.
+pub(super) fn pack_of(file: &str) -> Option<u64> {
+    number_of(file, PREFIX).filter(|pack| name(*pack) == file)
+}
+
+/// The number of an incoming pack, by the name of its file.
+pub(super) fn incoming_of(file: &str) -> Option<u64> {
+    number_of(file, INCOMING).filter(|pack| incoming_name(*pack) == file)
+}
+
+/// A pack being written. One that is dropped before it is finished leaves no file.
+#[derive(Debug)]
+pub(super) struct PackWriter {
+    storage: Arc<dyn Storage>,
+    pub(super) pack: u64,
+    file_name: String,
+    header: Vec<u8>,
+    /// `None` once it is finished.
+    file: Option<Box<dyn StorageFile>>,
+    /// Bytes written to the file.
+    written: u64,
+    buffer: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl PackWriter {
+    pub(super) fn create(
+        storage: Arc<dyn Storage>,
+        genesis: &Digest,
+        pack: u64,
+        file_name: String,
+    ) -> Result<Self, StorageError> {
+        let mut file = storage.open(&file_name)?;
+        file.set_length(0)?;
+        let header = record::header(genesis, pack);
+        Ok(Self {
+            storage,
+            pack,
+            file_name,
+            buffer: header.clone(),
+            header,
+            file: Some(file),
+            written: 0,
+            entries: Vec::new(),
+        })
+    }
+
+    /// Bytes of the pack so far, without its index.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Appends what stands for a blob.
+    pub(super) fn append(
+        &mut self,
+        digest: Digest,
+        plain: u32,
+        encoding: Encoding,
+        stored: &[u8],
+    ) -> Result<Entry, StorageError> {
+        let place = Place {
+            // A pack is closed long before it has 4 GiB.
+            offset: u32::try_from(self.bytes()).unwrap_or(u32::MAX),
+            stored: u32::try_from(stored.len()).unwrap_or(u32::MAX),
+            plain,
+            encoding,
+        };
+        let entry = Entry { digest, place };
+        self.buffer
+            .extend_from_slice(&record::head(self.pack, &entry));
+        self.buffer.extend_from_slice(stored);
+        self.entries.push(entry);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(entry)
+    }
+
+    /// Hands everything to the file, so that it can be read.
+    pub(super) fn flush(&mut self) -> Result<(), StorageError> {
+        if let Some(file) = &mut self.file
+            && !self.buffer.is_empty()
+        {
+            file.write_at(self.written, &self.buffer)?;
+            self.written += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes what was flushed durable; its name needs the directory synced.
+    pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        self.file.as_mut().map_or(Ok(()), |file| file.sync())
+    }
+
+    /// Writes the index, syncs, and gives the pack its name, which needs the directory synced.
+    pub(super) fn finish(mut self) -> Result<Finished, StorageError> {
+        let offset = self.bytes();
+        let index = record::index(&self.header, offset, &self.entries);
+        self.buffer.extend_from_slice(&index);
+        self.flush()?;
+        self.sync()?;
+        self.file = None;
+        let renamed = self.storage.rename(&self.file_name, &name(self.pack));
+        if renamed.is_err() {
+            self.delete();
+        }
+        renamed?;
+        Ok(Finished {
+            pack: self.pack,
+            bytes: self.written,
+            entries: std::mem::take(&mut self.entries),
+        })
+    }
+
+    /// What cannot be deleted now goes when the store is opened.
+    fn delete(&self) {
+        if let Err(error) = self.storage.delete(&self.file_name) {
+            tracing::debug!(%error, "unfinished pack not deleted");
+        }
+    }
+}
+
+impl Drop for PackWriter {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            self.delete();
+        }
+    }
+}
+
+/// A pack that is written.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) pack: u64,
+    pub(super) bytes: u64,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A pack as it was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) bytes: u64,
+    pub(super) entries: Vec<Entry>,
+    /// Empty for a pack whose header and index are whole: its records have not been read then.
+    pub(super) damage: Vec<Damage>,
+}
+
+/// Reads which blobs a pack holds: from its index, or, where that is damaged, from its records, each
+/// of which is checked then.
+pub(super) fn read(
+    storage: &dyn Storage,
+    genesis: &Digest,
+    pack: u64,
+) -> Result<Found, StoreError> {
+    let file = name(pack);
+    let bytes = storage.length(&file)?;
+    if let Some(entries) = read_index(storage, genesis, pack, bytes)? {
+        return Ok(Found {
+            bytes,
+            entries,
+            damage: Vec::new(),
+        });
+    }
+    let (entries, mut damage) = scan(storage, pack, &file, bytes)?;
+    damage.insert(0, damaged_index(pack));
+    Ok(Found {
+        bytes,
+        entries,
+        damage,
+    })
+}
+
+pub(super) fn damaged_index(pack: u64) -> Damage {
+    Damage {
+        file: name(pack),
+        offset: 0,
+        what: Damaged::PackIndex,
+        digest: None,
+    }
+}
+
+/// The entries of a pack's index; `None` where it, or the header, is damaged.
+pub(super) fn read_index(
+    storage: &dyn Storage,
+    genesis: &Digest,
+    pack: u64,
+    bytes: u64,
+) -> Result<Option<Vec<Entry>>, StoreError> {
+    let file = name(pack);
+    let header = storage.read(&file, 0, HEADER_BYTES)?;
+    if let Some(found) = record::read_header(&header) {
+        if found.version != VERSION {
+            return Err(StoreError::Foreign(SealedError::UnknownVersion {
+                file,
+                found: found.version,
+                expected: VERSION,
+            }));
+        }
+        if found.genesis != *genesis {
+            return Err(StoreError::Foreign(SealedError::WrongCluster {
+                file,
+                found: found.genesis,
+                expected: *genesis,
+            }));
+        }
+    }
+    let footer = bytes.saturating_sub(FOOTER_BYTES as u64);
+    let footer = storage.read(&file, footer, FOOTER_BYTES)?;
+    let Some(footer) = record::read_footer(&footer, bytes) else {
+        return Ok(None);
+    };
+    let index = storage.read(&file, footer.offset, footer.index_bytes)?;
+    // A header of another pack is one that this seal does not fit.
+    let header_is_own = header == record::header(genesis, pack);
+    Ok(record::read_index(&header, &index, &footer).filter(|_| header_is_own))
+}
+
+/// Part of a file in memory, that moves along.
+struct Window<'a> {
+    storage: &'a dyn Storage,
+    file: &'a str,
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Window<'_> {
+    /// So many bytes from there, fewer only at the end of the file.
+    fn get(&mut self, at: u64, length: usize) -> Result<Bytes, StorageError> {
+        let inside = |window: &Self| {
+            let from = usize::try_from(at.checked_sub(window.start)?).ok()?;
+            let end = from.checked_add(length)?;
+            (end <= window.bytes.len()).then(|| window.bytes.slice(from..end))
+        };
+        if let Some(found) = inside(self) {
+            return Ok(found);
+        }
+        self.bytes = self.storage.read(self.file, at, length.max(WINDOW_BYTES))?;
+        self.start = at;
+        Ok(self.bytes.slice(..length.min(self.bytes.len())))
+    }
+}
+
+/// Finds records without an index. Each is checked against its digest. Where a head is not whole, the
+/// next one that is goes on: what is found by imitation of a head is still checked by its digest.
+pub(super) fn scan(
+    storage: &dyn Storage,
+    pack: u64,
+    file: &str,
+    bytes: u64,
+) -> Result<(Vec<Entry>, Vec<Damage>), StorageError> {
+    let (mut entries, mut damage) = (Vec::new(), Vec::new());
+    let mut window = Window {
+        storage,
+        file,
+        start: 0,
+        bytes: Bytes::new(),
+    };
+    let damaged = |offset, digest| Damage {
+        file: file.to_owned(),
+        offset,
+        what: Damaged::Record,
+        digest,
+    };
+    let (mut at, mut gap) = (HEADER_BYTES as u64, None);
+    while let Ok(offset) = u32::try_from(at)
+        && at < bytes
+    {
+        let found = record::read_head(pack, offset, &window.get(at, HEAD_BYTES)?);
+        let Some(entry) = found else {
+            gap.get_or_insert(at);
+            at += 1;
+            continue;
+        };
+        // What lies behind the last record is the index.
+        damage.extend(gap.take().map(|gap| damaged(gap, None)));
+        let length = entry.place.record_bytes();
+        let stored = window.get(at, length)?;
+        let whole = stored.len() == length;
+        if whole && record::restore(&entry, stored.slice(HEAD_BYTES..)).is_some() {
+            entries.push(entry);
+        } else {
+            damage.push(damaged(at, Some(entry.digest)));
+        }
+        at += length as u64;
+    }
+    Ok((entries, damage))
+}
+
+/// The bytes that stand for a blob, with their head checked; `None` where it is not what it should be.
+pub(super) fn read_record(
+    storage: &dyn Storage,
+    pack: u64,
+    file: &str,
+    entry: &Entry,
+) -> Result<Option<Bytes>, StorageError> {
+    let length = entry.place.record_bytes();
+    let bytes = storage.read(file, u64::from(entry.place.offset), length)?;
+    let head = record::read_head(pack, entry.place.offset, &bytes);
+    let whole = bytes.len() == length && head.as_ref() == Some(entry);
+    Ok(whole.then(|| bytes.slice(HEAD_BYTES..)))
+}

@@ -1,0 +1,407 @@
+//! The store: which checkpoints there are, and the blobs they are made of.
+
+use super::error::{Damage, Damaged, StoreError};
+use super::gate::{Gate, Pass};
+use super::index::{Index, Located, Pack};
+use super::meta::{self, StoredCheckpoint, Target};
+use super::pack::{self, PackWriter};
+use super::record::{self, BLOB_BYTES_MAX};
+use super::{PACK_BYTES_MAX, StoreOptions, StoreStats};
+use crate::remedy::Remedy;
+use crate::storage::{Storage, StorageError, TEMPORARY_SUFFIX};
+use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::{Digest, SeqNo};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Checkpoints and their blobs in a [`Storage`]. Clones are handles to the same store; all methods may
+/// be called from any thread.
+#[derive(Clone)]
+pub struct PartStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) options: StoreOptions,
+    /// Held for moments, never over I/O.
+    pub(super) index: RwLock<Index>,
+    /// Held for moments, never over I/O.
+    pub(super) checkpoints: Mutex<Checkpoints>,
+    /// The lock of everything that changes metadata files.
+    pub(super) metadata: Mutex<()>,
+    /// The pack that blobs of a transfer are added to.
+    pub(super) incoming: Mutex<Option<Incoming>>,
+    pub(super) gate: Arc<Gate>,
+    failed: Mutex<Option<StoreError>>,
+    found: Vec<Damage>,
+}
+
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) writer: PackWriter,
+    /// Bytes of it that were synced.
+    pub(super) synced: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    /// What the metadata say, or what is wrong with them.
+    pub(super) known: BTreeMap<SeqNo, Result<Arc<StoredCheckpoint>, StoreError>>,
+    /// Which are being written.
+    pub(super) unfinished: BTreeSet<SeqNo>,
+    /// What a running transfer fetches.
+    pub(super) target: Option<Arc<StateDescriptor>>,
+    /// Whose metadata file was found to be damaged after it had been read.
+    pub(super) to_rewrite: BTreeSet<SeqNo>,
+}
+
+impl fmt::Debug for PartStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartStore")
+            .field("storage", &self.inner.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartStore {
+    /// Opens a store. What interrupted writes left is removed, whole blobs of an interrupted transfer
+    /// are taken over. Damage is no error here: see [`Self::damage_found`].
+    ///
+    /// # Errors
+    /// When the storage fails, or a file is of another cluster or version.
+    pub fn open(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Self, StoreError> {
+        let pack_bytes = options.pack_bytes.clamp(1, PACK_BYTES_MAX);
+        let options = StoreOptions {
+            pack_bytes,
+            ..options
+        };
+        let mut found = Vec::new();
+        remove_unfinished(&*storage)?;
+        let mut index = Index::default();
+        read_packs(&*storage, &options, &mut index, &mut found)?;
+        take_over_incoming(&storage, &options, &mut index)?;
+        let checkpoints = read_checkpoints(&*storage, &options, &mut found)?;
+        for damage in &found {
+            tracing::warn!(%damage, "found when the store was opened");
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                storage,
+                options,
+                index: RwLock::new(index),
+                checkpoints: Mutex::new(checkpoints),
+                metadata: Mutex::new(()),
+                incoming: Mutex::new(None),
+                gate: Arc::default(),
+                failed: Mutex::new(None),
+                found,
+            }),
+        })
+    }
+
+    /// What was damaged when the store was opened: indexes and metadata. Records are checked when they
+    /// are read, all of them by [`Self::verify`].
+    #[must_use]
+    pub fn damage_found(&self) -> &[Damage] {
+        &self.inner.found
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &*self.inner.storage
+    }
+
+    pub(super) fn enter(&self) -> Pass {
+        self.inner.gate.enter()
+    }
+
+    /// Does something that changes files. After a failure that leaves unknown what is durable, nothing
+    /// is changed any more (a later sync may succeed without writing what an earlier one lost: Rebello
+    /// et al., ATC'20). A full disk is no such failure: what did not fit is not there.
+    pub(super) fn change<T>(
+        &self,
+        act: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if let Some(error) = &*self.inner.failed.lock() {
+            return Err(error.clone());
+        }
+        let result = act();
+        if let Err(StoreError::Storage(error)) = &result
+            && error.remedy() != Remedy::FreeSpace
+        {
+            *self.inner.failed.lock() = Some(StoreError::Failed {
+                cause: error.to_string(),
+                remedy: error.remedy(),
+            });
+        }
+        result
+    }
+
+    /// The numbers of all checkpoints, rising, also of those whose metadata are damaged.
+    ///
+    /// # Errors
+    /// None today; the disk is not asked.
+    pub fn list(&self) -> Result<Vec<SeqNo>, StoreError> {
+        Ok(self
+            .inner
+            .checkpoints
+            .lock()
+            .known
+            .keys()
+            .copied()
+            .collect())
+    }
+
+    /// A checkpoint's metadata and descriptor. Its parts are not read: [`Self::verify`] does.
+    ///
+    /// # Errors
+    /// When there is no such checkpoint, or its metadata are damaged.
+    pub fn stored(&self, seq: SeqNo) -> Result<Arc<StoredCheckpoint>, StoreError> {
+        let checkpoints = self.inner.checkpoints.lock();
+        let known = checkpoints.known.get(&seq);
+        known.cloned().unwrap_or(Err(StoreError::Absent { seq }))
+    }
+
+    /// Which of these blobs are not here, or are known to be damaged, in the order given.
+    #[must_use]
+    pub fn missing(&self, wanted: &[Digest]) -> Vec<Digest> {
+        let index = self.inner.index.read();
+        let missing = wanted.iter().filter(|digest| !index.has(digest));
+        missing.copied().collect()
+    }
+
+    /// A blob, checked.
+    ///
+    /// # Errors
+    /// When it is not here, it is damaged (it counts as missing from then on), or the storage fails.
+    pub fn read_part(&self, digest: &Digest) -> Result<Bytes, StoreError> {
+        let mut tried = None;
+        loop {
+            let Some((located, incoming)) = self.inner.index.read().locate(digest) else {
+                return Err(StoreError::NoSuchBlob { digest: *digest });
+            };
+            let file = pack::name(located.pack);
+            let entry = located.entry(*digest);
+            let read = |file: &str| pack::read_record(self.storage(), located.pack, file, &entry);
+            let mut stored = match incoming {
+                true => read(&pack::incoming_name(located.pack)),
+                false => read(&file),
+            };
+            // It may have been given its name in this moment.
+            if incoming && stored.as_ref().is_err_and(StorageError::is_not_found) {
+                stored = read(&file);
+            }
+            let stored = match stored {
+                // Its blobs have another place before a pack is deleted.
+                Err(error) if error.is_not_found() && tried != Some(located.pack) => {
+                    tried = Some(located.pack);
+                    continue;
+                }
+                Err(error) if error.is_not_found() => None,
+                other => other?,
+            };
+            let blob = stored.and_then(|stored| record::restore(&entry, stored));
+            return blob.ok_or_else(|| self.damaged(digest, &located, file));
+        }
+    }
+
+    pub(super) fn damaged(&self, digest: &Digest, located: &Located, file: String) -> StoreError {
+        let mut index = self.inner.index.write();
+        index.set_damaged(digest, located.pack);
+        let damage = Damage {
+            file,
+            offset: u64::from(located.place.offset),
+            what: Damaged::Record,
+            digest: Some(*digest),
+        };
+        tracing::error!(%damage, "damage found");
+        damage.into()
+    }
+
+    /// The parts of a checkpoint, in order, each read and checked when it is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub fn parts(&self, seq: SeqNo) -> Result<StoredParts, StoreError> {
+        Ok(StoredParts {
+            store: self.clone(),
+            stored: self.stored(seq)?,
+            page: 0,
+            refs: Vec::new().into_iter(),
+        })
+    }
+
+    /// The references to the parts in a page of a descriptor that was checked.
+    pub(super) fn page(
+        &self,
+        descriptor: &StateDescriptor,
+        index: usize,
+    ) -> Result<Vec<PartRef>, StoreError> {
+        // A number that does not exist is refused by the descriptor.
+        let digest = descriptor.pages.get(index).map(|page| page.digest);
+        let encoded = self.read_part(&digest.unwrap_or_default())?;
+        Ok(descriptor.page(index, &encoded)?)
+    }
+
+    /// Figures of what is stored.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let index = self.inner.index.read();
+        StoreStats {
+            packs: index.packs.len() as u64,
+            pack_bytes: index.packs.values().map(|pack| pack.bytes).sum(),
+            blobs: index.blobs(),
+            damaged_blobs: index.damaged(),
+        }
+    }
+}
+
+/// The parts of a checkpoint: see [`PartStore::parts`].
+#[derive(Debug)]
+pub struct StoredParts {
+    store: PartStore,
+    stored: Arc<StoredCheckpoint>,
+    page: usize,
+    refs: std::vec::IntoIter<PartRef>,
+}
+
+impl Iterator for StoredParts {
+    type Item = Result<Bytes, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(part) = self.refs.next() {
+                return Some(self.store.read_part(&part.digest));
+            }
+            let descriptor = &self.stored.descriptor;
+            if self.page >= descriptor.pages.len() {
+                return None;
+            }
+            let refs = self.store.page(descriptor, self.page);
+            self.page += 1;
+            match refs {
+                Ok(refs) => self.refs = refs.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+pub(super) const fn check_blob(bytes: usize) -> Result<(), StoreError> {
+    if bytes == 0 || bytes > BLOB_BYTES_MAX {
+        return Err(StoreError::BlobLength {
+            found_bytes: bytes,
+            limit_bytes: BLOB_BYTES_MAX,
+        });
+    }
+    Ok(())
+}
+
+fn remove_unfinished(storage: &dyn Storage) -> Result<(), StorageError> {
+    for file in storage.list()? {
+        let Some(finished) = file.strip_suffix(TEMPORARY_SUFFIX) else {
+            continue;
+        };
+        if pack::pack_of(finished).is_some() || meta::is_own(finished) {
+            storage.delete(&file)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_packs(
+    storage: &dyn Storage,
+    options: &StoreOptions,
+    index: &mut Index,
+    found: &mut Vec<Damage>,
+) -> Result<(), StoreError> {
+    for number in storage
+        .list()?
+        .iter()
+        .filter_map(|file| pack::pack_of(file))
+    {
+        let read = pack::read(storage, &options.genesis, number)?;
+        let pack = Pack {
+            bytes: read.bytes,
+            incoming: false,
+            renew: !read.damage.is_empty(),
+        };
+        index.add_pack(number, pack);
+        for entry in read.entries {
+            index.add_blob(number, entry);
+        }
+        found.extend(read.damage);
+    }
+    Ok(())
+}
+
+/// What a transfer had kept when the process ended becomes a pack: the records that are whole. They are
+/// written anew, for bytes that are read back after a failed sync may not be on the disk.
+fn take_over_incoming(
+    storage: &Arc<dyn Storage>,
+    options: &StoreOptions,
+    index: &mut Index,
+) -> Result<(), StoreError> {
+    for file in storage.list()? {
+        let Some(number) = pack::incoming_of(&file) else {
+            continue;
+        };
+        // Its name is not used again while it is there.
+        index.next_above(number);
+        let bytes = storage.length(&file)?;
+        let (entries, torn) = pack::scan(&**storage, number, &file, bytes)?;
+        if !torn.is_empty() {
+            tracing::debug!(file, records = torn.len(), "unfinished records dropped");
+        }
+        if !entries.is_empty() {
+            let to = index.take_number();
+            let unfinished = pack::name(to) + TEMPORARY_SUFFIX;
+            let mut writer =
+                PackWriter::create(Arc::clone(storage), &options.genesis, to, unfinished)?;
+            for entry in &entries {
+                let record = pack::read_record(&**storage, number, &file, entry)?;
+                if let Some(stored) = record {
+                    let place = entry.place;
+                    writer.append(entry.digest, place.plain, place.encoding, &stored)?;
+                }
+            }
+            index.add_finished(&writer.finish()?);
+            storage.sync_dir()?;
+        }
+        storage.delete(&file)?;
+    }
+    Ok(())
+}
+
+fn read_checkpoints(
+    storage: &dyn Storage,
+    options: &StoreOptions,
+    found: &mut Vec<Damage>,
+) -> Result<Checkpoints, StoreError> {
+    let mut checkpoints = Checkpoints::default();
+    for seq in storage.list()?.iter().filter_map(|file| meta::seq_of(file)) {
+        let read = match meta::read(storage, &options.genesis, seq) {
+            Err(error @ (StoreError::Storage(_) | StoreError::Foreign(_))) => return Err(error),
+            other => other.map(Arc::new),
+        };
+        if let Err(StoreError::Damaged(damage)) = &read {
+            found.push(damage.clone());
+        }
+        checkpoints.known.insert(seq, read);
+    }
+    match meta::read_target(storage, &options.genesis)? {
+        Target::None => {}
+        Target::Descriptor(descriptor) => {
+            let mut known = checkpoints.known.values().flatten();
+            // A crash came between the end of the transfer and the end of this file.
+            if !known.any(|stored| stored.descriptor == descriptor) {
+                checkpoints.target = Some(Arc::new(descriptor));
+            }
+        }
+        Target::Damaged(damage) => found.push(damage),
+    }
+    Ok(checkpoints)
+}

@@ -1,0 +1,68 @@
+use super::*;
+use std::collections::BTreeSet;
+
+/// The bytes that all checkpoints together reach.
+fn reached(store: &PartStore) -> u64 {
+    let mut blobs = BTreeSet::new();
+    for seq in store.list().unwrap() {
+        let descriptor = &store.stored(seq).unwrap().descriptor;
+        blobs.extend(descriptor.pages.iter().copied());
+        for page in 0..descriptor.pages.len() {
+            blobs.extend(store.page(descriptor, page).unwrap());
+        }
+    }
+    blobs.iter().map(|blob| u64::from(blob.bytes) + 48).sum()
+}
+
+/// A day of checkpoints, one a minute: the disk holds at most three times what is reached, the indexes,
+/// and what was written since the last collection.
+#[test]
+fn a_day_of_checkpoints_stays_within_the_bound_of_the_disk() {
+    let disk = SimStorage::new();
+    let options = StoreOptions {
+        pack_bytes: 64 << 10,
+        ..options()
+    };
+    let store = PartStore::open(Arc::new(disk.clone()), options.clone()).unwrap();
+    let mut rng = SeededRng::new(11);
+    let mut part = |seed: u64| {
+        let mut bytes = vec![0; rng.between(50, 500) as usize];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Bytes::from(bytes)
+    };
+    let mut parts: Vec<Bytes> = (0..1000).map(&mut part).collect();
+    let (mut worst, mut packs, mut written) = (0.0f64, 0, 0);
+    for minute in 0..24 * 60u64 {
+        // A few parts change often, all of them once in a while, and the state grows and shrinks.
+        for change in 0..10 {
+            let at = SeededRng::new(minute << 8 | change).below(if change < 5 { 50 } else { 1000 });
+            parts[at as usize % 1000] = part(minute << 8 | change);
+        }
+        let mut each = parts.iter().map(|part| (PartRef::of(part), part.clone()));
+        let result = store.write(meta(minute), &mut each).unwrap();
+        written += result.bytes_written;
+        certify(&store, minute).unwrap();
+        store.retire(SeqNo(minute)).unwrap();
+        let stats = store.stats();
+        let (reached, index) = (reached(&store), 48 * stats.blobs + 200 * stats.packs);
+        assert!(
+            stats.pack_bytes <= 3 * reached + index,
+            "minute {minute}: {stats:?} {reached}"
+        );
+        let on_disk: u64 = disk
+            .list()
+            .unwrap()
+            .iter()
+            .map(|f| disk.length(f).unwrap())
+            .sum();
+        assert!(on_disk < stats.pack_bytes + 20_000);
+        worst = worst.max(stats.pack_bytes as f64 / reached as f64);
+        packs = packs.max(stats.packs);
+    }
+    println!(
+        "a day: {written} bytes of checkpoints, at most {worst:.2} times what was reached, {packs} packs"
+    );
+    assert!(packs < 100, "{packs} packs");
+    let store = PartStore::open(Arc::new(disk), options).unwrap();
+    assert_eq!(read(&store, 24 * 60 - 1).unwrap(), parts);
+}
