@@ -9,6 +9,7 @@ use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
 use atlas_smr_core::session::{SessionTable, SessionUpdate};
 use serde::Serialize;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Executes decisions on some application. Implemented by [`Executor`](crate::Executor); a replica
@@ -35,6 +36,11 @@ pub trait Execute: Send {
 
     /// Answers an encoded request from the state after [`Execute::executed`].
     fn read(&self, operation: &[u8]) -> OperationResult;
+
+    /// The present state, for reads on other threads; `None` when the application does not say that its
+    /// state may be cloned for that
+    /// ([`Application::CONCURRENT_READS`](crate::Application::CONCURRENT_READS)).
+    fn view(&self) -> Option<Arc<dyn ReadView>>;
 
     /// What is kept of the replies to these operations, for the client whose session it is; nothing
     /// for anybody else. A closed session is answered as such.
@@ -78,6 +84,12 @@ pub trait Execute: Send {
             last_given: sessions.last_given(),
         }
     }
+}
+
+/// A state that no longer changes, to be read from any thread.
+pub trait ReadView: Send + Sync {
+    /// Answers an encoded request, as [`Execute::read`] did when the view was taken.
+    fn read(&self, operation: &[u8]) -> OperationResult;
 }
 
 /// What came of one decision.

@@ -2,9 +2,12 @@
 //!
 //! Decisions have a lane of their own, which reads and retransmissions never fill. Each lane is
 //! bounded. The thread takes what waits in groups, so that one wake-up and one hand-over of replies
-//! serve many decisions. A checkpoint is encoded on a second thread while execution goes on.
+//! serve many decisions. A checkpoint is encoded on a second thread while execution goes on, and reads
+//! are answered on further ones where the application allows it (`readers.rs` says why they are as
+//! linearizable as before).
 
 mod encoder;
+mod readers;
 mod worker;
 
 use crate::execute::{Execute, ExecutionCounters, InstallError, Progress};
@@ -19,10 +22,11 @@ use atlas_smr_core::core::Decision;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use serde::Serialize;
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 use thiserror::Error;
 
 /// Where an executor's thread leaves what it did. Called on that thread and on the encoder's; no
@@ -74,6 +78,9 @@ pub struct ExecutorOptions {
     pub reads_max: usize,
     /// Bytes of a checkpoint's chunk.
     pub chunk_bytes: usize,
+    /// Threads that answer reads, where the application allows it; 0: the thread that executes does.
+    /// As many reads as `reads_max` may wait for them.
+    pub read_threads: usize,
 }
 
 impl ExecutorOptions {
@@ -86,6 +93,7 @@ impl ExecutorOptions {
             decisions_max: window.clamp(64, 8192),
             reads_max: 4096,
             chunk_bytes: limits.chunk_bytes,
+            read_threads: available_parallelism().map_or(1, |cores| cores.get().min(4)),
         }
     }
 }
@@ -169,7 +177,8 @@ pub struct ExecutorThread {
 }
 
 impl ExecutorThread {
-    /// Starts a thread `<name>-execute` for an executor (and `<name>-encode` for its checkpoints).
+    /// Starts a thread `<name>-execute` for an executor (and `<name>-encode` for its checkpoints,
+    /// `<name>-read-0` and on for reads).
     ///
     /// # Errors
     /// When the operating system gives no thread.
@@ -192,8 +201,20 @@ impl ExecutorThread {
             Arc::clone(&sink),
             Arc::clone(&stats),
         )?;
+        // Whether the application allows it is asked once; it cannot change its mind.
+        let readers = match executor.view() {
+            Some(_) if options.read_threads > 0 => Some(readers::Readers::start(
+                name,
+                options.read_threads,
+                options.reads_max,
+                &sink,
+                &stats,
+            )?),
+            _ => None,
+        };
         let worker = worker::Worker::new(
             executor,
+            readers,
             Arc::clone(&sink),
             encoder,
             Arc::clone(&stats),
@@ -330,4 +351,10 @@ impl fmt::Debug for ExecutorHandle {
             .field("reads_waiting", &self.unordered.len())
             .finish_non_exhaustive()
     }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }

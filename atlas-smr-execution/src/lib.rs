@@ -104,7 +104,7 @@ pub use access::ReadWriteSet;
 pub use application::{Application, ApplicationData};
 pub use atlas_smr_core::core::Decision;
 pub use context::ExecutionContext;
-pub use execute::{Applied, Execute, ExecutionCounters, InstallError, Progress};
+pub use execute::{Applied, Execute, ExecutionCounters, InstallError, Progress, ReadView};
 pub use executor::{Executor, ExecutorConfig};
 pub use executor_thread::{
     DecisionExecutorHandle, ExecutionFailure, ExecutionSink, ExecutionStats, ExecutorHandle,

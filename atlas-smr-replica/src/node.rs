@@ -20,7 +20,9 @@ use atlas_persistent_log::{
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
 use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
-use atlas_smr_execution::{Execute, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError};
+use atlas_smr_execution::{
+    Execute, ExecutionPool, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,7 +80,8 @@ pub enum StartError {
 }
 
 /// Makes the executor of an application that only the builder knows by type.
-pub(crate) type MakeExecutor = Box<dyn FnOnce(ExecutorConfig) -> Box<dyn Execute> + Send>;
+pub(crate) type MakeExecutor =
+    Box<dyn FnOnce(ExecutorConfig, ExecutionPool) -> Box<dyn Execute> + Send>;
 
 /// Everything a core is composed of, before its protocol is known by type.
 pub(crate) struct CoreSeat {
@@ -177,11 +180,13 @@ pub(crate) fn seat<P: OrderingProtocol>(
         StoreThread::start(&name, keeper.clone(), move |event| events.store(event))?
     };
     let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), keeper.clone());
-    let mut executor = (seat.executor)(ExecutorConfig {
+    let executor_config = ExecutorConfig {
         genesis: *membership.genesis(),
         epoch: membership.epoch(),
         limits: limits.clone(),
-    });
+    };
+    let pool = ExecutionPool::new(node.execution_threads)?;
+    let mut executor = (seat.executor)(executor_config, pool);
     let mut notes = opened.notes;
     let checkpoint = recovery::restore(opened.certified, &mut notes, |found| {
         let id = &found.stored.certificate.id;

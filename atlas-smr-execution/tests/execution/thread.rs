@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Longer than anything takes here, so that a fault ends a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Sink {
@@ -28,12 +28,12 @@ struct Sink {
     failed: Sender<ExecutionFailure>,
 }
 
-struct Seen {
-    replies: Receiver<(ClientId, Reply)>,
-    progress: Receiver<Progress>,
-    checkpoints: Receiver<CheckpointImage>,
-    installed: Receiver<(CheckpointId, Result<Progress, InstallError>)>,
-    failed: Receiver<ExecutionFailure>,
+pub(crate) struct Seen {
+    pub(crate) replies: Receiver<(ClientId, Reply)>,
+    pub(crate) progress: Receiver<Progress>,
+    pub(crate) checkpoints: Receiver<CheckpointImage>,
+    pub(crate) installed: Receiver<(CheckpointId, Result<Progress, InstallError>)>,
+    pub(crate) failed: Receiver<ExecutionFailure>,
 }
 
 impl ExecutionSink for Sink {
@@ -63,7 +63,10 @@ impl ExecutionSink for Sink {
     }
 }
 
-fn start(executor: impl Execute + 'static, options: &ExecutorOptions) -> (ExecutorThread, Seen) {
+pub(crate) fn start(
+    executor: impl Execute + 'static,
+    options: &ExecutorOptions,
+) -> (ExecutorThread, Seen) {
     let (replies, seen_replies) = unbounded();
     let (progress, seen_progress) = unbounded();
     let (checkpoints, seen_checkpoints) = unbounded();
@@ -99,7 +102,7 @@ fn read(id: u64, request: &Request) -> ReadRequest {
     }
 }
 
-fn next<T>(seen: &Receiver<T>) -> T {
+pub(crate) fn next<T>(seen: &Receiver<T>) -> T {
     seen.recv_timeout(PATIENCE).unwrap()
 }
 
