@@ -45,6 +45,8 @@ kinds! {
     Wipe = "wiped disks",
     /// A power cut in the middle of a write.
     TornWrite = "power cuts during a write",
+    /// A part of a stored checkpoint was found to be damaged.
+    DamagedPart = "damaged parts of checkpoints",
     /// A replica came back.
     Restart = "restarts",
     /// A replica stood still and went on later.

@@ -321,6 +321,7 @@ impl<P: SimProtocol> Node<P> {
             }
             CoreEffect::KeepParts(blobs) => self.store_later(StoreJob::Keep(blobs), shared),
             CoreEffect::RepairParts(blobs) => self.store_later(StoreJob::Repair(blobs), shared),
+            CoreEffect::Scrub { bytes } => self.store_later(StoreJob::Scrub(bytes), shared),
             CoreEffect::Unrepairable(digests) => {
                 let count = digests.len();
                 let line = format_args!("finds {count} damaged parts nowhere");

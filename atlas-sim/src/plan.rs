@@ -192,6 +192,8 @@ pub enum Action {
     SlowDisk(NodeId, u32),
     /// A replica's disk fails it.
     DiskFault(Target, DiskFault),
+    /// Bits flip in the parts of checkpoints that a replica has stored, while it runs or is down.
+    DamageParts(Target),
     /// A replica's wall clock is so many milliseconds ahead from now on.
     SetWall(NodeId, u64),
     /// Correct replicas' monitors distrust the leader.

@@ -205,6 +205,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
         seed: seed_of(&node),
         decisions_bytes_max: DECISIONS_BYTES_MAX,
         transfer_bytes_per_second: node.transfer_bytes_per_second,
+        scrub_bytes_per_second: node.scrub_bytes_per_second,
         last_lsn: opened.last_lsn,
     };
     let recovery: Recovery<P> = Recovery {

@@ -4,6 +4,7 @@
 //! What is done with each job ([`StoreKeeper::carry_out`]) is also what the simulator does, on its
 //! simulated disks.
 
+mod scrub;
 mod serve;
 mod thread;
 
@@ -19,6 +20,7 @@ use atlas_smr_core::transfer::{FetchedState, LookedUp, Lookup, StateTransferMess
 use atlas_smr_execution::{PartSource, PartUnavailable, Snapshot, SnapshotError};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use scrub::Cursor;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -51,6 +53,8 @@ pub enum StoreJob {
         /// It has everything up to here.
         above: SeqNo,
     },
+    /// Read on through what is stored, about so many bytes, to find damage.
+    Scrub(u64),
     /// Read blobs for a peer.
     Parts {
         /// Who asked.
@@ -89,6 +93,8 @@ pub enum StoreEvent {
     },
     /// These blobs are damaged.
     Damaged(Vec<PartRef>),
+    /// [`StoreJob::Scrub`] is done.
+    Scrubbed,
     /// The store has failed: the replica must stop, since what it promises to keep is not kept.
     Failed(JobError),
 }
@@ -110,6 +116,8 @@ pub struct StoreKeeper {
     store: PartStore,
     chunk_bytes: usize,
     answer_bytes: usize,
+    /// How far [`StoreJob::Scrub`] has come.
+    cursor: Arc<Mutex<Cursor>>,
 }
 
 impl StoreKeeper {
@@ -120,6 +128,7 @@ impl StoreKeeper {
             store,
             chunk_bytes: limits.chunk_bytes,
             answer_bytes: answer_bytes_max(limits),
+            cursor: Arc::default(),
         }
     }
 
@@ -163,6 +172,7 @@ impl StoreKeeper {
             }
             StoreJob::Install(state) => vec![self.install(state)?],
             StoreJob::Offer { to, above } => vec![self.offer(to, above)?],
+            StoreJob::Scrub(bytes) => self.scrub(bytes)?,
             StoreJob::Parts { to, digests } => self.parts(to, &digests)?,
         })
     }

@@ -41,6 +41,8 @@ pub(super) struct Disk {
 const DECISIONS_BYTES_MAX: usize = 64 << 10;
 /// Enough to go on, and little enough for transfers to wait for it.
 const TRANSFER_BYTES_PER_SECOND: u64 = 4 << 20;
+/// Some checkpoints' worth.
+const SCRUB_BYTES_PER_SECOND: u64 = 64 << 10;
 
 impl<P: SimProtocol> Node<P> {
     pub(super) fn append(&mut self, lsn: Lsn, record: &P::Record, shared: &mut Shared<P>) {
@@ -176,7 +178,14 @@ impl<P: SimProtocol> Node<P> {
             }
             StoreEvent::LookedUp(found) => self.input(CoreInput::LookedUp(found), shared),
             StoreEvent::Kept(bytes) => self.input(CoreInput::PartsKept(bytes), shared),
-            StoreEvent::Damaged(parts) => self.input(CoreInput::Damaged(parts), shared),
+            StoreEvent::Scrubbed => self.input(CoreInput::Scrubbed, shared),
+            StoreEvent::Damaged(parts) => {
+                let count = parts.len();
+                shared.counts.add(FaultKind::DamagedPart, count as u64);
+                let line = format_args!("finds {count} damaged parts of its checkpoints");
+                shared.line(Name(self.id), line);
+                self.input(CoreInput::Damaged(parts), shared);
+            }
             StoreEvent::Installed(state) => self.install(state, shared),
             StoreEvent::NotInstalled { seq, why } => self.install_failed(seq, &why, shared),
             StoreEvent::Read { to, messages } => {
@@ -227,6 +236,21 @@ impl<P: SimProtocol> Node<P> {
         shared.trace.mix(u64::from(self.id.0));
         shared.line(Name(self.id), format_args!("crashes ({kind:?})"));
         true
+    }
+
+    /// Bits flip in the parts of checkpoints that it has stored: one in each pack, or in one of each
+    /// few kibibytes of it. Whether that hits something shows when it is read.
+    pub(crate) fn damage_parts(&mut self) {
+        const EVERY_BYTES: u64 = 4 << 10;
+        let files = self.storage.list().unwrap_or_default();
+        for name in files.iter().filter(|name| name.starts_with("pack-")) {
+            let length = self.storage.length(name).unwrap_or_default();
+            for start in (0..length).step_by(EVERY_BYTES as usize) {
+                let byte = start + self.rng.below(EVERY_BYTES.min(length - start));
+                let bit = self.rng.below(8) as u8;
+                self.storage.flip_bit(name, byte, bit);
+            }
+        }
     }
 
     /// The disk will fail the replica at one of its next operations.
@@ -347,6 +371,7 @@ impl<P: SimProtocol> Node<P> {
             seed: self.rng.next_u64(),
             decisions_bytes_max: DECISIONS_BYTES_MAX,
             transfer_bytes_per_second: TRANSFER_BYTES_PER_SECOND,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
             last_lsn: opened.last_lsn,
         };
         let recovery = Recovery {

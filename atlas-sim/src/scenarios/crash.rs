@@ -213,6 +213,33 @@ fn behind(seed: u64) -> Plan {
     plan.heal_at(3000)
 }
 
+/// Row 41: bits flip in stored checkpoints while the replica runs, or is down. It finds them by itself or
+/// when it is asked for them, and gets them from the others, one of which is far behind and fetches the
+/// same state from all.
+pub(super) fn damaged_parts(plan: Plan, seed: u64) -> Plan {
+    let (one, away) = (NodeId((seed % 2) as u32), NodeId(2));
+    let damage = |replica| Action::DamageParts(Target::Replica(replica));
+    Plan {
+        limits: Plan::small_limits(8),
+        ..busy(plan, 7000)
+    }
+    .at(
+        300,
+        Action::Crash(Target::Replica(away), CrashKind::PowerCut),
+    )
+    .at(1500, damage(one))
+    .at(1900, Action::Restart(away))
+    .at(3500, damage(away))
+    .at(4800, Action::Crash(Target::Replica(one), CrashKind::Kill))
+    .at(4810, damage(one))
+    .at(4900, Action::Restart(one))
+    .heal_at(7000)
+}
+
+pub(super) fn repairs(report: &Report) -> Result<(), String> {
+    counted(report, &["parts_repaired"])
+}
+
 /// A leader is cut off with requests that it goes on appending; when it comes back, the others'
 /// checkpoints have passed the places of its entries.
 fn conflicting_log(seed: u64) -> Plan {
@@ -355,6 +382,12 @@ pub(super) const ALL: &[Scenario] = &[
         about: "rows 41 and 43: all lose their power in the middle of writes, seven times",
         plan: power_cuts,
         shows: nothing,
+    },
+    Scenario {
+        name: "row-41-damaged-parts",
+        about: "bits flip in stored checkpoints: they are found, and repaired from the others",
+        plan: |seed| damaged_parts(calm(size(seed), seed, &[FaultKind::DamagedPart]), seed),
+        shows: repairs,
     },
     Scenario {
         name: "row-42-failed-sync",

@@ -153,6 +153,17 @@ pub(super) const ALL: &[Scenario] = &[
         shows: |report| changed_views(report, 1),
     },
     Scenario {
+        name: "row-41-damaged-parts-among-liars",
+        about: "bits flip in stored checkpoints, and two of those who are asked for the parts lie",
+        plan: |seed| {
+            let must = [FaultKind::DamagedPart, FaultKind::BadTransfer];
+            let liars = "bad-transfers";
+            let plan = calm(7, seed, &must).adversary(5, liars).adversary(6, liars);
+            super::crash::damaged_parts(plan, seed)
+        },
+        shows: super::crash::repairs,
+    },
+    Scenario {
         name: "row-45-wiped-disk",
         about: "a replica loses its disk under an equivocating leader: it rejoins and votes only later",
         plan: |seed| {

@@ -59,6 +59,10 @@ impl<P: SimProtocol> World<P> {
                     node.suspect(&mut self.shared);
                 }
             }
+            Action::DamageParts(target) => {
+                let target = self.find(target);
+                self.nodes[target].damage_parts();
+            }
             Action::Heal => self.heal(),
         }
     }

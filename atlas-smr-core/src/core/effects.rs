@@ -110,6 +110,13 @@ pub enum CoreEffect<P: OrderingProtocol> {
     /// Put these blobs in the place of damaged ones, then report
     /// [`CoreInput::PartsKept`](super::CoreInput::PartsKept).
     RepairParts(Vec<Bytes>),
+    /// Read on through the stored checkpoints, about so many bytes; then report
+    /// [`CoreInput::Scrubbed`](super::CoreInput::Scrubbed), and before it what is damaged by
+    /// [`CoreInput::Damaged`](super::CoreInput::Damaged).
+    Scrub {
+        /// How many.
+        bytes: u64,
+    },
     /// No peer has these blobs, which are damaged here.
     Unrepairable(Vec<Digest>),
     /// This state is in the store: make it a checkpoint there, and put it in the executor's place,
@@ -150,6 +157,8 @@ pub enum CoreTimer<T> {
     LogTransfer,
     /// A state transfer's next deadline.
     StateTransfer,
+    /// Reads stored checkpoints again.
+    Scrub,
 }
 
 /// A decision on its way to the executor.

@@ -22,6 +22,9 @@ use std::time::Duration;
 /// How often unsettled checkpoint votes are sent again.
 const VOTES_AGAIN: Duration = Duration::from_millis(500);
 
+/// How often stored checkpoints are read on.
+const SCRUB_EVERY: Duration = Duration::from_secs(1);
+
 /// One input of [`ReplicaCore::step`].
 #[derive(Debug)]
 pub enum CoreInput<P: OrderingProtocol> {
@@ -77,6 +80,8 @@ pub enum CoreInput<P: OrderingProtocol> {
     LookedUp(LookedUp),
     /// [`CoreEffect::KeepParts`] or [`CoreEffect::RepairParts`] is done, for so many bytes.
     PartsKept(u64),
+    /// [`CoreEffect::Scrub`] is done.
+    Scrubbed,
     /// These blobs of the stored checkpoints are damaged: they are fetched from peers.
     Damaged(Vec<PartRef>),
     /// All sessions, after a restart or when a state was installed: what is not listed is closed.
@@ -127,6 +132,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             CoreInput::StoreRead { to, messages } => self.on_store_read(to, messages, at),
             CoreInput::LookedUp(found) => self.state_transfer.looked_up(at.now, found),
             CoreInput::PartsKept(bytes) => self.state_transfer.kept(at.now, bytes),
+            CoreInput::Scrubbed => self.scrub_later(at),
             CoreInput::Damaged(parts) => self.state_transfer.request_parts(at.now, &parts),
         }
     }
@@ -134,6 +140,14 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     fn on_start(&mut self, at: Moment) {
         self.inbox.push_back(Input::Start);
         self.set_timer_in(CoreTimer::CheckpointVotes, VOTES_AGAIN, at);
+        self.scrub_later(at);
+    }
+
+    /// A second's worth a second after the last.
+    fn scrub_later(&mut self, at: Moment) {
+        if self.config.scrub_bytes_per_second > 0 {
+            self.set_timer_in(CoreTimer::Scrub, SCRUB_EVERY, at);
+        }
     }
 
     fn on_request(&mut self, bundle: RequestBundle, at: Moment) {
@@ -191,6 +205,9 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             CoreTimer::Bodies => self.fetch_bodies_again(at),
             CoreTimer::LogTransfer => self.log_transfer.on_deadline(at.now),
             CoreTimer::StateTransfer => self.on_state_transfer_deadline(at),
+            CoreTimer::Scrub => self.out.push(CoreEffect::Scrub {
+                bytes: self.config.scrub_bytes_per_second,
+            }),
         }
     }
 

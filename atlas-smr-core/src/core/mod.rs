@@ -63,6 +63,8 @@ pub struct CoreConfig {
     pub decisions_bytes_max: usize,
     /// Bytes of states that are fetched, and that are served, per second at most; 0 is no limit.
     pub transfer_bytes_per_second: u64,
+    /// Bytes of stored checkpoints that are read again per second, to find damage; 0 is none.
+    pub scrub_bytes_per_second: u64,
     /// The last record that the log has had.
     pub last_lsn: Lsn,
 }

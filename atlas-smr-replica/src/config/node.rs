@@ -49,6 +49,10 @@ pub struct NodeFile {
     /// 0 is no limit.
     #[serde(default = "transfer_bytes_per_second")]
     pub transfer_bytes_per_second: u64,
+    /// Bytes of stored checkpoints that are read again per second, to find damage while peers can
+    /// repair it; 0 is none.
+    #[serde(default = "scrub_bytes_per_second")]
+    pub scrub_bytes_per_second: u64,
 }
 
 const fn log_segment_bytes() -> u64 {
@@ -63,8 +67,13 @@ const fn transfer_bytes_per_second() -> u64 {
     64 << 20
 }
 
+const fn scrub_bytes_per_second() -> u64 {
+    1 << 20
+}
+
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
 const CLIENTS: std::ops::RangeInclusive<usize> = 1..=65_536;
+const SCRUB: std::ops::RangeInclusive<u64> = 0..=(64 << 20);
 const WORKERS: std::ops::RangeInclusive<usize> = 0..=64;
 const EXECUTING: std::ops::RangeInclusive<usize> = 1..=64;
 
@@ -92,6 +101,10 @@ const DESCRIPTIONS: &Descriptions = &[
     (
         "transfer_bytes_per_second",
         "a whole number: bytes per second, or 0 for no limit",
+    ),
+    (
+        "scrub_bytes_per_second",
+        "a whole number from 0 to 67108864",
     ),
 ];
 
@@ -130,6 +143,9 @@ pub struct NodeConfig {
     /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
     /// 0 is no limit.
     pub transfer_bytes_per_second: u64,
+    /// Bytes of stored checkpoints that are read again per second, to find damage while peers can
+    /// repair it; 0 is none.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl NodeConfig {
@@ -158,6 +174,12 @@ impl NodeConfig {
             SEGMENT_BYTES,
         )?;
         check_range(&source, "clients_max", file.clients_max, CLIENTS)?;
+        check_range(
+            &source,
+            "scrub_bytes_per_second",
+            file.scrub_bytes_per_second,
+            SCRUB,
+        )?;
         if let Some(workers) = file.worker_threads {
             check_range(&source, "worker_threads", workers, WORKERS)?;
         }
@@ -176,6 +198,7 @@ impl NodeConfig {
             worker_threads: file.worker_threads,
             execution_threads: file.execution_threads,
             transfer_bytes_per_second: file.transfer_bytes_per_second,
+            scrub_bytes_per_second: file.scrub_bytes_per_second,
             cluster,
             source,
         })
@@ -214,6 +237,7 @@ impl NodeConfig {
             worker_threads: None,
             execution_threads: None,
             transfer_bytes_per_second: transfer_bytes_per_second(),
+            scrub_bytes_per_second: scrub_bytes_per_second(),
             cluster,
             source,
         })

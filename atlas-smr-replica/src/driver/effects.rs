@@ -56,6 +56,7 @@ impl<P: OrderingProtocol> Driver<P> {
             CoreEffect::LookUpParts(question) => self.store.queue(StoreJob::LookUp(question)),
             CoreEffect::KeepParts(blobs) => self.store.queue(StoreJob::Keep(blobs)),
             CoreEffect::RepairParts(blobs) => self.store.queue(StoreJob::Repair(blobs)),
+            CoreEffect::Scrub { bytes } => self.store.queue(StoreJob::Scrub(bytes)),
             CoreEffect::Unrepairable(digests) => self.give_up_repair(&digests),
             CoreEffect::InstallState(state) => self.store.queue(StoreJob::Install(*state)),
             CoreEffect::ReadAt { id, seq } => self.run_read(id, seq),

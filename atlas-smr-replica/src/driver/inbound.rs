@@ -106,6 +106,7 @@ impl<P: OrderingProtocol> Driver<P> {
             }
             StoreEvent::LookedUp(found) => self.step(CoreInput::LookedUp(found)),
             StoreEvent::Kept(bytes) => self.step(CoreInput::PartsKept(bytes)),
+            StoreEvent::Scrubbed => self.step(CoreInput::Scrubbed),
             StoreEvent::Damaged(parts) => self.step(CoreInput::Damaged(parts)),
             StoreEvent::Read { to, messages } => self.step(CoreInput::StoreRead { to, messages }),
             StoreEvent::Failed(error) => self.stop(format!("the checkpoint store failed: {error}")),

@@ -54,7 +54,7 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         "{NODE}listen = \"0.0.0.0:7102\"\nadmin_listen = \"127.0.0.1:9100\"\n\
          durability = \"async\"\nlog_segment_bytes = 1000000\nclients_max = 5\nworker_threads = 3\n\
          execution_threads = 2\n\
-         transfer_bytes_per_second = 0\n"
+         transfer_bytes_per_second = 0\nscrub_bytes_per_second = 7\n"
     );
     let node = load_node(&site, &all).unwrap();
     assert_eq!(node.listen.as_str(), "0.0.0.0:7102");
@@ -65,7 +65,10 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         (node.worker_threads, node.execution_threads),
         (Some(3), Some(2))
     );
-    assert_eq!(node.transfer_bytes_per_second, 0);
+    assert_eq!(
+        (node.transfer_bytes_per_second, node.scrub_bytes_per_second),
+        (0, 7)
+    );
 }
 
 #[test]
@@ -143,11 +146,16 @@ fn wrong_values_in_a_node_file_are_named_with_their_place() {
          per second, or 0 for no limit",
     );
     is(
+        &with("scrub_bytes_per_second = 67108865"),
+        "node.toml:5:26: `scrub_bytes_per_second` is 67108865; expected a whole number from 0 to \
+         67108864",
+    );
+    is(
         &with("threads = 1"),
         "node.toml:5:1: `threads` is an unknown key; expected one of `id`, `cluster_file`, \
          `key_file`, `data_dir`, `listen`, `admin_listen`, `durability`, \
          `log_segment_bytes`, `clients_max`, `worker_threads`, `execution_threads`, \
-         `transfer_bytes_per_second`",
+         `transfer_bytes_per_second`, `scrub_bytes_per_second`",
     );
     // A mistake in the cluster file is the cluster file's, with its place there.
     fs::write(
