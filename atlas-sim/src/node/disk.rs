@@ -238,10 +238,10 @@ impl<P: SimProtocol> Node<P> {
         true
     }
 
-    /// Bits flip in the parts of checkpoints that it has stored: one in each pack, or in one of each
-    /// few kibibytes of it. Whether that hits something shows when it is read.
+    /// Bits flip in the packs of its checkpoints, one in each half kibibyte. Whether that hits something
+    /// in use shows when it is read.
     pub(crate) fn damage_parts(&mut self) {
-        const EVERY_BYTES: u64 = 4 << 10;
+        const EVERY_BYTES: u64 = 512;
         let files = self.storage.list().unwrap_or_default();
         for name in files.iter().filter(|name| name.starts_with("pack-")) {
             let length = self.storage.length(name).unwrap_or_default();
