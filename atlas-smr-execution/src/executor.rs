@@ -320,14 +320,18 @@ impl<A: Application> Executor<A> {
         Ok(())
     }
 
+    fn read_parts(parts: &mut dyn PartReader) -> Result<(Head, A::State), InstallError> {
+        let read = AssertUnwindSafe(|| snapshot::read::<A::State>(parts));
+        catch_unwind(read).unwrap_or(Err(InstallError::Panicked))
+    }
+
     /// Puts what the parts hold in the state's place, when all of it is good.
     fn replace(
         &mut self,
         id: &CheckpointId,
         parts: &mut dyn PartReader,
     ) -> Result<(), InstallError> {
-        let read = AssertUnwindSafe(|| snapshot::read::<A::State>(parts));
-        let (head, state) = catch_unwind(read).unwrap_or(Err(InstallError::Panicked))?;
+        let (head, state) = Self::read_parts(parts)?;
         if head.seq != id.seq {
             return Err(InstallError::Seq {
                 found: head.seq,
@@ -397,6 +401,25 @@ impl<A: Application> Execute for Executor<A> {
         let chunk_bytes = self.config.limits.chunk_bytes;
         let parts = CheckedParts::new(descriptor, source, chunk_bytes);
         self.replace(id, &mut parts.map_err(ThawError::from)?)
+    }
+
+    fn begin_from(
+        &mut self,
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
+    ) -> Result<(), InstallError> {
+        let (offered, executed) = (SeqNo::ZERO, self.executed);
+        if offered < executed {
+            return Err(InstallError::Old { offered, executed });
+        }
+        let chunk_bytes = self.config.limits.chunk_bytes;
+        let mut parts =
+            CheckedParts::new(descriptor, source, chunk_bytes).map_err(ThawError::from)?;
+        let (head, state) = Self::read_parts(&mut parts)?;
+        self.history = History::of(&state);
+        self.state = state;
+        self.time = head.time;
+        Ok(())
     }
 
     fn read(&self, operation: &[u8]) -> OperationResult {

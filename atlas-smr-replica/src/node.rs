@@ -154,6 +154,7 @@ impl CoreSeat {
             genesis,
             log: log.durability(node.durability),
             limits: node.cluster.limits().clone(),
+            initial_state: node.cluster.initial_state(),
         };
         recovery::open::<P>(&files, checkpoints, &options).map_err(at)
     }
@@ -192,6 +193,9 @@ pub(crate) fn seat<P: OrderingProtocol>(
         let id = &found.stored.certificate.id;
         executor.install_parts(id, &found.descriptor, &keeper.source())
     })?;
+    if let Some(base) = opened.base.filter(|_| checkpoint.is_none()) {
+        executor.begin_from(&base, &keeper.source())?;
+    }
     let progress = executor.progress();
     let options = ExecutorOptions::of(&limits);
     let executor = ExecutorThread::start(&name, executor, Arc::new(sink), &options)?;

@@ -46,6 +46,8 @@ pub struct Opened<P: OrderingProtocol> {
     pub origin: Origin,
     /// The certified checkpoints, the newest first; see [`restore`].
     pub certified: Vec<FoundCheckpoint>,
+    /// The state to begin with where there is no checkpoint, if the cluster was restored.
+    pub base: Option<StateDescriptor>,
     /// The protocol's records.
     pub records: Vec<(Lsn, P::Record)>,
     /// The last record the log has had.
@@ -84,6 +86,16 @@ pub enum OpenError {
         /// That of the cluster file.
         expected: Digest,
     },
+    /// The cluster was restored from a backup, and this replica has neither that state nor a later
+    /// one.
+    #[error(
+        "the cluster began with state {root} from a backup, and this replica has neither that nor a \
+         later one: run `atlas restore --replica` with the backup and this replica's directory"
+    )]
+    NoInitialState {
+        /// The root of the state.
+        root: Digest,
+    },
     /// A record of the log is not one of this protocol.
     #[error(
         "record {lsn} of the log is not one of protocol {protocol}: was the protocol changed in the \
@@ -108,6 +120,8 @@ pub struct OpenOptions {
     pub log: LogOptions,
     /// The cluster's limits.
     pub limits: Limits,
+    /// The root of the state that the cluster began with, if it was restored from a backup.
+    pub initial_state: Option<Digest>,
 }
 
 /// Writes the birth record that tells a new replica from one whose disk was wiped. Once, by whoever
@@ -151,6 +165,7 @@ pub fn open<P: OrderingProtocol>(
     let damage = store.damage_found().iter();
     notes.extend(damage.map(|damage| format!("checkpoints: {damage}")));
     let certified = certified(&store, &mut notes)?;
+    let base = base(&store, options.initial_state, certified.is_empty())?;
     let (log, recovered) = LogWriter::open(Arc::clone(storage), options.log.clone())?;
     if let Some(torn) = &recovered.torn {
         notes.push(format!(
@@ -167,12 +182,28 @@ pub fn open<P: OrderingProtocol>(
     Ok(Opened {
         origin,
         certified,
+        base,
         records: decode_records::<P>(recovered.records)?,
         last_lsn: recovered.last,
         log,
         store,
         notes,
     })
+}
+
+/// The state that a restored cluster began with, as long as no checkpoint has taken its place.
+fn base(
+    store: &PartStore,
+    initial_state: Option<Digest>,
+    needed: bool,
+) -> Result<Option<StateDescriptor>, OpenError> {
+    let Some(root) = initial_state.filter(|_| needed) else {
+        return Ok(None);
+    };
+    match store.stored(SeqNo::ZERO) {
+        Ok(stored) if stored.descriptor.root() == root => Ok(Some(stored.descriptor.clone())),
+        _ => Err(OpenError::NoInitialState { root }),
+    }
 }
 
 /// A log is this replica's memory, and one without a record remembers that it never voted: a vote
