@@ -5,8 +5,8 @@ use atlas_smr::ProtocolRegistry;
 use atlas_smr::config::ClientConfig;
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -137,6 +137,18 @@ impl Cluster {
             "127.0.0.1:{}",
             self.ports + self.replicas.len() as u16 + replica
         )
+    }
+
+    /// What a replica answers to `GET path` on its admin address.
+    pub(crate) fn page(&self, replica: u16, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin_address(replica)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: replica\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        body.unwrap_or_else(|| panic!("no body in {answer:?}"))
+            .to_owned()
     }
 
     /// Starts one replica and returns when it says that it is ready.

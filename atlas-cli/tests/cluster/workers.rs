@@ -2,8 +2,7 @@
 
 use crate::processes::Cluster;
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::process::Stdio;
 
 fn add_workers(cluster: &Cluster, replica: usize, workers: usize) {
@@ -13,22 +12,10 @@ fn add_workers(cluster: &Cluster, replica: usize, workers: usize) {
     std::fs::write(&node, text).unwrap();
 }
 
-/// What a replica answers to `GET path` on its admin address.
-fn page(cluster: &Cluster, replica: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect(cluster.admin_address(replica)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: replica\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
-    body.unwrap_or_else(|| panic!("no body in {answer:?}"))
-        .to_owned()
-}
-
 /// How many bundles the workers of a replica have passed.
 fn checked_by_workers(cluster: &Cluster, replica: u16) -> u64 {
     let status: serde_json::Value =
-        serde_json::from_str(&page(cluster, replica, "/status")).unwrap();
+        serde_json::from_str(&cluster.page(replica, "/status")).unwrap();
     status["workers"]["checked"].as_u64().unwrap()
 }
 
@@ -58,6 +45,6 @@ fn replicas_with_and_without_worker_threads_serve_together() {
     cluster.wait_until_agreed();
     assert!(checked_by_workers(&cluster, 0) > 0, "the leader's workers");
     assert_eq!(checked_by_workers(&cluster, 2), 0, "it has none");
-    let metrics = page(&cluster, 3, "/metrics");
+    let metrics = cluster.page(3, "/metrics");
     assert!(metrics.contains("atlas_decisions_total"), "{metrics}");
 }
