@@ -15,7 +15,9 @@ const OPERATION_NANOS_MIN: u64 = 5_000;
 /// Operations have to take so long together for other threads to be worth waking.
 const TOGETHER_NANOS_MIN: u64 = 200_000;
 /// Once in so many decisions the other way is tried, to learn whether it has become the faster one.
-const TRY_OTHER_EVERY: usize = 64;
+const TRY_OTHER_EVERY: usize = 32;
+/// So many decisions are run in parallel before that is judged: the first wake the threads.
+const PARALLEL_FIRST: usize = 4;
 
 /// Threads on which an executor runs operations of one decision in parallel, when their keys
 /// ([`Application::keys`](crate::Application::keys)) do not meet and they take long enough. Clones are
@@ -93,7 +95,7 @@ impl ExecutionPool {
         }
         let faster = threads.parallel_nanos.load(Ordering::Relaxed) < each;
         let choice = threads.choices.fetch_add(1, Ordering::Relaxed) + 1;
-        faster != choice.is_multiple_of(TRY_OTHER_EVERY)
+        choice <= PARALLEL_FIRST || faster != choice.is_multiple_of(TRY_OTHER_EVERY)
     }
 
     /// Runs so many operations, and notes how long they take in this way.
@@ -183,6 +185,9 @@ mod tests {
     }
 
     fn chosen(pool: &ExecutionPool, operations: usize) -> usize {
+        if let Some(threads) = &pool.0 {
+            threads.choices.store(PARALLEL_FIRST, Ordering::Relaxed);
+        }
         let choices = (0..2 * TRY_OTHER_EVERY).map(|_| pool.chooses_parallel(operations));
         choices.filter(|parallel| *parallel).count()
     }
@@ -191,8 +196,10 @@ mod tests {
     fn the_faster_way_is_taken_and_the_other_one_tried_now_and_then() {
         assert_eq!(chosen(&pool(20_000, 11_000), 100), 2 * TRY_OTHER_EVERY - 2);
         assert_eq!(chosen(&pool(20_000, 30_000), 100), 2);
-        // Not known yet: worth a try.
-        assert!(pool(20_000, 0).chooses_parallel(100));
+        // Too early to judge.
+        let early = pool(20_000, 30_000);
+        let choices = (0..2 * PARALLEL_FIRST).map(|_| early.chooses_parallel(100));
+        assert_eq!(choices.filter(|parallel| *parallel).count(), PARALLEL_FIRST);
     }
 
     #[test]
