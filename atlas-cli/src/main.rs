@@ -1,6 +1,8 @@
 //! The `atlas` command.
 
+mod backup;
 mod bench;
+mod checkpoint;
 mod cluster;
 mod demo;
 mod init;
@@ -41,6 +43,12 @@ enum Command {
     Kv(kv::Arguments),
     /// Show every replica of a running cluster in a table
     Status(status::Arguments),
+    /// Have a checkpoint taken and certified now, instead of when the next one is due
+    Checkpoint(checkpoint::Arguments),
+    /// Copy the newest certified checkpoint of a replica into a directory
+    Backup(backup::BackupArguments),
+    /// Make a new cluster that begins with the state of a backup
+    Restore(backup::RestoreArguments),
     /// Print what a stopped replica left on its disk, and whether it is whole
     Inspect(inspect::Arguments),
     /// Write the proof of a decision or checkpoint into a file, from a stopped replica's disk
@@ -62,6 +70,9 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Kv(arguments) => kv::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Checkpoint(arguments) => checkpoint::run(arguments),
+        Command::Backup(arguments) => backup::take(arguments),
+        Command::Restore(arguments) => backup::restore(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::ExportProof(arguments) => proofs::export(arguments),
         Command::Verify(arguments) => proofs::verify(arguments),

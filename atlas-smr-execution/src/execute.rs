@@ -7,9 +7,7 @@ use atlas_common::{AgreedTime, ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::{Manifest, ManifestError};
 use atlas_smr_core::session::{SessionTable, SessionUpdate};
-use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Arc;
 use thiserror::Error;
@@ -36,15 +34,16 @@ pub trait Execute: Send {
         source: &dyn PartSource,
     ) -> Result<(), InstallError>;
 
-    /// As [`Execute::install_parts`], from what [`Snapshot::into_chunks`] gave, and until that goes.
+    /// Begins a new cluster with the application's state of another one, before the first decision.
+    /// Agreed time goes on from there; sessions do not. The caller has checked the descriptor's root.
     ///
     /// # Errors
-    /// As [`Execute::install_parts`].
-    fn install(
+    /// When something was executed already, or the parts are not what the descriptor says; nothing
+    /// has changed then.
+    fn begin_from(
         &mut self,
-        id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
     ) -> Result<(), InstallError>;
 
     /// Answers an encoded request from the state after [`Execute::executed`].
@@ -88,7 +87,7 @@ pub trait Execute: Send {
     fn counters(&self) -> ExecutionCounters;
 
     /// How far execution and each session have come: what the rest of the replica is told after a
-    /// start or [`Execute::install`].
+    /// start or [`Execute::install_parts`].
     fn progress(&self) -> Progress {
         let sessions = self.sessions();
         Progress {
@@ -169,17 +168,6 @@ pub enum InstallError {
         found: Digest,
         /// What was certified.
         certified: Digest,
-    },
-    /// A chunk does not fit the manifest.
-    #[error(transparent)]
-    Chunk(#[from] ManifestError),
-    /// There are more or fewer chunks than in the manifest.
-    #[error("{found} chunks instead of {expected}")]
-    Count {
-        /// How many there are.
-        found: usize,
-        /// How many there should be.
-        expected: usize,
     },
     /// A part is missing or damaged, or the certified bytes are no state of this application.
     #[error(

@@ -11,7 +11,6 @@ mod replies;
 mod view;
 
 use crate::application::Application;
-use crate::chunked::{self, Framed};
 use crate::context::ExecutionContext;
 use crate::execute::{Applied, Execute, ExecutionCounters, InstallError, ReadView};
 use crate::pool::ExecutionPool;
@@ -25,7 +24,6 @@ use atlas_core::{Batch, CheckpointId, Limits};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::SessionTable;
 use bytes::Bytes;
 use history::History;
@@ -147,14 +145,18 @@ impl<A: Application> Executor<A> {
         Ok(())
     }
 
+    fn read_parts(parts: &mut dyn PartReader) -> Result<(Head, A::State), InstallError> {
+        let read = AssertUnwindSafe(|| snapshot::read::<A::State>(parts));
+        catch_unwind(read).unwrap_or(Err(InstallError::Panicked))
+    }
+
     /// Puts what the parts hold in the state's place, when all of it is good.
     fn replace(
         &mut self,
         id: &CheckpointId,
         parts: &mut dyn PartReader,
     ) -> Result<(), InstallError> {
-        let read = AssertUnwindSafe(|| snapshot::read::<A::State>(parts));
-        let (head, state) = catch_unwind(read).unwrap_or(Err(InstallError::Panicked))?;
+        let (head, state) = Self::read_parts(parts)?;
         if head.seq != id.seq {
             return Err(InstallError::Seq {
                 found: head.seq,
@@ -226,15 +228,23 @@ impl<A: Application> Execute for Executor<A> {
         self.replace(id, &mut parts.map_err(ThawError::from)?)
     }
 
-    fn install(
+    fn begin_from(
         &mut self,
-        id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
     ) -> Result<(), InstallError> {
-        self.check_age(id)?;
-        chunked::verify(id, manifest, chunks)?;
-        self.replace(id, &mut Framed::of(chunks).map_err(ThawError::from)?)
+        let (offered, executed) = (SeqNo::ZERO, self.executed);
+        if offered < executed {
+            return Err(InstallError::Old { offered, executed });
+        }
+        let chunk_bytes = self.config.limits.chunk_bytes;
+        let mut parts =
+            CheckedParts::new(descriptor, source, chunk_bytes).map_err(ThawError::from)?;
+        let (head, state) = Self::read_parts(&mut parts)?;
+        self.history = History::of(&state);
+        self.state = state;
+        self.time = head.time;
+        Ok(())
     }
 
     fn read(&self, operation: &[u8]) -> OperationResult {

@@ -10,16 +10,15 @@ mod encoder;
 mod readers;
 mod worker;
 
-use crate::chunked::ChunkedImage;
 use crate::execute::{Execute, ExecutionCounters, InstallError, Progress};
+use crate::snapshot::Snapshot;
 use crate::state::{PartSource, SnapshotError};
 use atlas_common::parts::StateDescriptor;
 use atlas_common::{ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::Manifest;
-use bytes::Bytes;
+
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -39,9 +38,12 @@ pub trait ExecutionSink: Send + Sync + 'static {
     /// Execution has come further.
     fn executed(&self, progress: Progress);
 
-    /// A checkpoint was taken. They come in the order of their decisions. (It will be a
-    /// [`CheckpointImage`](crate::CheckpointImage) when nobody stores chunks any more.)
-    fn checkpoint(&self, image: ChunkedImage);
+    /// A checkpoint is due: store it, part by part ([`Snapshot::write_to`]). They come in the order of
+    /// their decisions, on a thread that has nothing else to do.
+    ///
+    /// # Errors
+    /// When the state cannot be encoded or stored; the replica must stop then.
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<CheckpointId, SnapshotError>;
 
     /// What became of a state that was to be installed, and all sessions where it was.
     fn installed(&self, id: CheckpointId, outcome: Result<Progress, InstallError>);
@@ -130,11 +132,6 @@ pub struct ExecutionStats {
 enum Ordered {
     Decision(Decision),
     Decisions(Vec<Decision>),
-    Install {
-        id: CheckpointId,
-        manifest: Manifest,
-        chunks: Vec<Bytes>,
-    },
     InstallParts {
         id: CheckpointId,
         descriptor: StateDescriptor,
@@ -269,15 +266,6 @@ impl ExecutorHandle {
             id,
             descriptor,
             source,
-        });
-    }
-
-    /// As [`ExecutorHandle::install_parts`], from chunks; goes with them.
-    pub fn install(&self, id: CheckpointId, manifest: Manifest, chunks: Vec<Bytes>) {
-        self.queue(Ordered::Install {
-            id,
-            manifest,
-            chunks,
         });
     }
 

@@ -87,6 +87,9 @@ pub enum SnapshotError {
     /// The application panicked while its state was encoded.
     #[error("the application panicked while its state was encoded")]
     Panicked,
+    /// Whoever takes the parts cannot.
+    #[error("the checkpoint cannot be stored: {0}")]
+    Store(String),
 }
 
 /// Parts that are not a state's.

@@ -1,6 +1,7 @@
 //! A node of an Atlas cluster.
 
 pub mod admin;
+pub mod backup;
 mod builder;
 mod clock;
 pub mod config;

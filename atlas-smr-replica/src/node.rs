@@ -8,15 +8,14 @@ use crate::recovery::{self, OpenError, OpenOptions, Opened};
 use crate::registry::{ProtocolSettings, SettingsError};
 use crate::shared::Shared;
 use crate::sink::Sink;
-use crate::store::StoreThread;
+use crate::store::{StoreKeeper, StoreThread};
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
 use atlas_common::crypto::{KeyPair, KnownKeys, Signer, Verifier};
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
-    CheckpointError, Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions,
-    SimStorage, Storage,
+    Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, SimStorage, Storage,
 };
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
@@ -72,9 +71,6 @@ pub enum StartError {
     /// The client for calls through the replica's handle cannot be made.
     #[error(transparent)]
     Client(#[from] ConnectError),
-    /// A checkpoint cannot be read.
-    #[error("the checkpoints: {0}")]
-    Checkpoint(#[from] CheckpointError),
     /// The system gives no thread.
     #[error("the system gives no thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -158,6 +154,7 @@ impl CoreSeat {
             genesis,
             log: log.durability(node.durability),
             limits: node.cluster.limits().clone(),
+            initial_state: node.cluster.initial_state(),
         };
         recovery::open::<P>(&files, checkpoints, &options).map_err(at)
     }
@@ -178,13 +175,12 @@ pub(crate) fn seat<P: OrderingProtocol>(
         node.cluster.unordered_reads(),
         Arc::clone(&seat.network),
     ));
+    let keeper = StoreKeeper::new(opened.store, &limits);
     let store = {
         let events = Arc::clone(&events);
-        StoreThread::start(&name, opened.checkpoints.clone(), move |event| {
-            events.store(event)
-        })?
+        StoreThread::start(&name, keeper.clone(), move |event| events.store(event))?
     };
-    let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), store.sender());
+    let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), keeper.clone());
     let executor_config = ExecutorConfig {
         genesis: *membership.genesis(),
         epoch: membership.epoch(),
@@ -192,9 +188,13 @@ pub(crate) fn seat<P: OrderingProtocol>(
     };
     let pool = ExecutionPool::new(node.execution_threads)?;
     let mut executor = (seat.executor)(executor_config, pool);
-    if let Some(found) = &opened.checkpoint {
-        let chunks = recovery::read_chunks(&opened.checkpoints, found)?;
-        executor.install(&found.stored.certificate.id, &found.manifest, &chunks)?;
+    let mut notes = opened.notes;
+    let checkpoint = recovery::restore(opened.certified, &mut notes, |found| {
+        let id = &found.stored.certificate.id;
+        executor.install_parts(id, &found.descriptor, &keeper.source())
+    })?;
+    if let Some(base) = opened.base.filter(|_| checkpoint.is_none()) {
+        executor.begin_from(&base, &keeper.source())?;
     }
     let progress = executor.progress();
     let options = ExecutorOptions::of(&limits);
@@ -208,12 +208,13 @@ pub(crate) fn seat<P: OrderingProtocol>(
         signer: Arc::clone(&seat.keys.signer),
         seed: seed_of(&node),
         decisions_bytes_max: DECISIONS_BYTES_MAX,
+        transfer_bytes_per_second: node.transfer_bytes_per_second,
         last_lsn: opened.last_lsn,
     };
     let recovery: Recovery<P> = Recovery {
         me: node.id,
         origin: opened.origin,
-        installed: opened.checkpoint.map(|found| Installed {
+        installed: checkpoint.map(|found| Installed {
             certificate: Arc::new(found.stored.certificate),
             frontier: found.stored.frontier,
         }),
@@ -253,7 +254,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
         commands,
         local,
         shared,
-        notes: opened.notes,
+        notes,
     })
 }
 

@@ -131,15 +131,6 @@ impl Worker {
                     }
                 }
             }
-            Ordered::Install {
-                id,
-                manifest,
-                chunks,
-            } => {
-                self.hand_over();
-                let outcome = self.executor.install(&id, &manifest, &chunks);
-                self.installed(id, outcome);
-            }
             Ordered::InstallParts {
                 id,
                 descriptor,

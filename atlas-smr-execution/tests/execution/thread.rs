@@ -5,9 +5,9 @@ use atlas_common::{ClientId, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{Consistency, ReadRequest, Reply};
 use atlas_smr_execution::{
-    Application, ApplicationData, ChunkedImage, DecisionExecutorHandle, Execute, ExecutionContext,
-    ExecutionFailure, ExecutionSink, Executor, ExecutorOptions, ExecutorThread, InstallError,
-    Progress, SnapshotError,
+    Application, ApplicationData, CheckpointImage, DecisionExecutorHandle, Execute,
+    ExecutionContext, ExecutionFailure, ExecutionSink, Executor, ExecutorOptions, ExecutorThread,
+    InstallError, Progress, Snapshot, SnapshotError,
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -23,7 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 struct Sink {
     replies: Sender<(ClientId, Reply)>,
     progress: Sender<Progress>,
-    checkpoints: Sender<ChunkedImage>,
+    checkpoints: Sender<CheckpointImage>,
     installed: Sender<(CheckpointId, Result<Progress, InstallError>)>,
     failed: Sender<ExecutionFailure>,
 }
@@ -31,7 +31,7 @@ struct Sink {
 pub(crate) struct Seen {
     pub(crate) replies: Receiver<(ClientId, Reply)>,
     pub(crate) progress: Receiver<Progress>,
-    pub(crate) checkpoints: Receiver<ChunkedImage>,
+    pub(crate) checkpoints: Receiver<CheckpointImage>,
     pub(crate) installed: Receiver<(CheckpointId, Result<Progress, InstallError>)>,
     pub(crate) failed: Receiver<ExecutionFailure>,
 }
@@ -47,8 +47,11 @@ impl ExecutionSink for Sink {
         self.progress.send(progress).unwrap();
     }
 
-    fn checkpoint(&self, image: ChunkedImage) {
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<CheckpointId, SnapshotError> {
+        let image = snapshot.into_image(64)?;
+        let id = image.id;
         self.checkpoints.send(image).unwrap();
+        Ok(id)
     }
 
     fn installed(&self, id: CheckpointId, outcome: Result<Progress, InstallError>) {
@@ -127,7 +130,7 @@ fn decisions_are_executed_in_order_with_their_replies_and_checkpoints() {
         }
         expected_images.extend(
             one.snapshot
-                .map(|snapshot| snapshot.into_chunks(64).unwrap()),
+                .map(|snapshot| snapshot.into_image(64).unwrap()),
         );
     }
     let images: Vec<_> = seen.checkpoints.try_iter().collect();

@@ -45,6 +45,10 @@ pub struct NodeFile {
     /// Threads that execute operations; as many as the machine has cores when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_threads: Option<usize>,
+    /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
+    /// 0 is no limit.
+    #[serde(default = "transfer_bytes_per_second")]
+    pub transfer_bytes_per_second: u64,
 }
 
 const fn log_segment_bytes() -> u64 {
@@ -53,6 +57,10 @@ const fn log_segment_bytes() -> u64 {
 
 const fn clients_max() -> usize {
     4096
+}
+
+const fn transfer_bytes_per_second() -> u64 {
+    64 << 20
 }
 
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
@@ -81,6 +89,10 @@ const DESCRIPTIONS: &Descriptions = &[
     ("clients_max", "a whole number from 1 to 65536"),
     ("worker_threads", "a whole number from 0 to 64"),
     ("execution_threads", "a whole number from 1 to 64"),
+    (
+        "transfer_bytes_per_second",
+        "a whole number: bytes per second, or 0 for no limit",
+    ),
 ];
 
 const ADMIN_EXPECTED: &str = "an IP address and a port, such as `127.0.0.1:9100`";
@@ -115,6 +127,9 @@ pub struct NodeConfig {
     /// Threads that execute operations of one decision that share no key, for applications that
     /// declare them. With 1 there is one after the other; `None`: one for each core, 8 at the most.
     pub execution_threads: Option<usize>,
+    /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
+    /// 0 is no limit.
+    pub transfer_bytes_per_second: u64,
 }
 
 impl NodeConfig {
@@ -160,6 +175,7 @@ impl NodeConfig {
             clients_max: file.clients_max,
             worker_threads: file.worker_threads,
             execution_threads: file.execution_threads,
+            transfer_bytes_per_second: file.transfer_bytes_per_second,
             cluster,
             source,
         })
@@ -197,6 +213,7 @@ impl NodeConfig {
             clients_max: clients_max(),
             worker_threads: None,
             execution_threads: None,
+            transfer_bytes_per_second: transfer_bytes_per_second(),
             cluster,
             source,
         })

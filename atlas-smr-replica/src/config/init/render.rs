@@ -39,6 +39,12 @@ pub(super) fn cluster(
         model = options.protocol.model,
         unordered_reads = options.unordered_reads,
     );
+    if let Some(root) = options.initial_state {
+        text.push_str(&format!(
+            "\n# The root of the state that the cluster began with, from a backup.\n\
+             initial_state = \"{root}\"\n"
+        ));
+    }
     text.push_str("\n# Who may be a client: \"any\", or a list of [[clients]] with `name` and `public_key`.\n");
     if !options.clients_listed {
         text.push_str("clients = \"any\"\n");
@@ -107,7 +113,11 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          \n\
          # Threads that execute operations, for applications that declare what they read and write.\n\
          # By default one for each core, 8 at the most.\n\
-         # execution_threads = 1\n",
+         # execution_threads = 1\n\
+         \n\
+         # Bytes of states that are fetched from peers, and that are served to them, per second at\n\
+         # most; 0: as many as go.\n\
+         # transfer_bytes_per_second = 67108864\n",
         durability = options.durability,
     )
 }
