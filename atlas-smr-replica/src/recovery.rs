@@ -46,6 +46,8 @@ pub struct Opened<P: OrderingProtocol> {
     pub origin: Origin,
     /// The certified checkpoints, the newest first; see [`restore`].
     pub certified: Vec<FoundCheckpoint>,
+    /// The disk itself.
+    pub files: Arc<dyn Storage>,
     /// The state to begin with where there is no checkpoint, if the cluster was restored.
     pub base: Option<StateDescriptor>,
     /// The protocol's records.
@@ -181,6 +183,7 @@ pub fn open<P: OrderingProtocol>(
     }
     Ok(Opened {
         origin,
+        files: Arc::clone(storage),
         certified,
         base,
         records: decode_records::<P>(recovered.records)?,
