@@ -229,6 +229,7 @@ pub(super) fn damaged_parts(plan: Plan, seed: u64) -> Plan {
     )
     .at(1500, damage(one))
     .at(1900, Action::Restart(away))
+    .at(2700, damage(one))
     .at(3500, damage(away))
     .at(4800, Action::Crash(Target::Replica(one), CrashKind::Kill))
     .at(4810, damage(one))
