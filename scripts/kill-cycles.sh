@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Kills one replica of a cluster of processes with SIGKILL (the leader where there is one), under load,
-# again and again, for each protocol: the history must be linearizable, and the pauses are printed.
+# Kills one replica of a cluster of processes with SIGKILL (mostly the leader where there is one), and one
+# time in ten all of them at once, under load, again and again, for each protocol: the history must be
+# linearizable, nothing acknowledged may be missing, and the pauses are printed.
 #
 #   scripts/kill-cycles.sh [CYCLES]     (100 when left out)
 set -euo pipefail

@@ -36,7 +36,14 @@ pub(crate) struct Arguments {
     /// Answer linearizable reads without ordering them (writes then wait for a larger quorum)
     #[arg(long)]
     unordered_reads: bool,
+    /// Decisions between two checkpoints, for a state that takes long to write; part of what the
+    /// cluster is, so it cannot change later
+    #[arg(long, value_name = "DECISIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    checkpoint_interval: Option<u64>,
 }
+
+/// As in the default limits: ordering goes on while checkpoints are being certified.
+const INTERVALS_IN_WINDOW: u64 = 4;
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let protocol = cluster::protocol(&arguments.protocol)?;
@@ -50,6 +57,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     options.admin_ports = Some(Ports::From(arguments.admin_base_port));
     options.durability = arguments.durability;
     options.unordered_reads = arguments.unordered_reads;
+    if let Some(interval) = arguments.checkpoint_interval {
+        options.limits.checkpoint_interval = interval;
+        options.limits.window = interval.saturating_mul(INTERVALS_IN_WINDOW);
+    }
     let made = create_cluster(&options).context("cannot create the cluster")?;
     let dir = arguments.dir.display();
     println!(

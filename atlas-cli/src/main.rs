@@ -4,8 +4,10 @@ mod bench;
 mod cluster;
 mod demo;
 mod init;
+mod inspect;
 mod kv;
 mod logging;
+mod proofs;
 mod start;
 mod status;
 mod transfer;
@@ -39,6 +41,12 @@ enum Command {
     Kv(kv::Arguments),
     /// Show every replica of a running cluster in a table
     Status(status::Arguments),
+    /// Print what a stopped replica left on its disk, and whether it is whole
+    Inspect(inspect::Arguments),
+    /// Write the proof of a decision or checkpoint into a file, from a stopped replica's disk
+    ExportProof(proofs::ExportArguments),
+    /// Check a proof against a cluster file, without asking anybody
+    Verify(proofs::VerifyArguments),
     /// Measure throughput and latency on a cluster of its own
     Bench(bench::Arguments),
 }
@@ -54,6 +62,9 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Kv(arguments) => kv::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::ExportProof(arguments) => proofs::export(arguments),
+        Command::Verify(arguments) => proofs::verify(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     };
     match result {

@@ -14,6 +14,8 @@ mod errors;
 mod kills;
 #[path = "cluster/liar.rs"]
 mod liar;
+#[path = "cluster/offline.rs"]
+mod offline;
 #[path = "cluster/processes.rs"]
 mod processes;
 #[path = "cluster/starts.rs"]

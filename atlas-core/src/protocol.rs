@@ -93,6 +93,19 @@ pub trait OrderingProtocol: Sized + Send + Debug + 'static {
         proof: &Self::Proof,
     ) -> Result<(), Reject>;
 
+    /// What a record says about decisions, to whoever reads a log from outside.
+    #[must_use]
+    fn recorded(_record: &Self::Record) -> Recorded<'_, Self> {
+        Recorded::Other
+    }
+
+    /// Whether no correct replica sends both of these messages, each of which has been verified as the
+    /// same replica's own: what [`Effect::Evidence`](crate::Effect::Evidence) holds.
+    #[must_use]
+    fn contradict(_first: &Self::Message, _second: &Self::Message) -> bool {
+        false
+    }
+
     /// Takes one input.
     fn step(&mut self, input: Input<Self>, cx: &mut Context<'_, Self>);
 
@@ -112,6 +125,24 @@ pub trait OrderingProtocol: Sized + Send + Debug + 'static {
 pub trait Wire: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static> Wire for T {}
+
+/// What a record of the log says about decisions.
+#[derive(Clone, Debug)]
+pub enum Recorded<'a, P: OrderingProtocol> {
+    /// It holds a batch, which another record may name by its digest.
+    Batch(&'a Batch),
+    /// The slot is decided.
+    Decision {
+        /// The slot.
+        seq: SeqNo,
+        /// The digest of the batch.
+        batch: Digest,
+        /// The evidence, where the protocol has one.
+        proof: Option<&'a P::Proof>,
+    },
+    /// Nothing, or nothing final.
+    Other,
+}
 
 /// Where a protocol stands, for operators and checkers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]

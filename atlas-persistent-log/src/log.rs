@@ -163,6 +163,22 @@ pub struct TornTail {
     pub lsn: Lsn,
 }
 
+/// Reads a log without changing anything on the disk: what [`LogWriter::open`] would start from.
+///
+/// # Errors
+/// As [`LogWriter::open`].
+pub fn read(storage: &dyn Storage, options: &LogOptions) -> Result<Recovered, LogError> {
+    let Some(found) = recover::read(storage, options)? else {
+        return Ok(Recovered::default());
+    };
+    Ok(Recovered {
+        records: found.records,
+        last: found.tail.last,
+        existed: true,
+        torn: found.torn,
+    })
+}
+
 /// Takes a log out of use that cannot be opened: renames its segments to `damaged-…` (replacing
 /// those of an earlier time), so that the next [`LogWriter::open`] begins an empty one. Returns the
 /// new names.

@@ -5,9 +5,11 @@
 //! and, for a name that appeared, changed or went, [`Storage::sync_dir`].
 
 mod file;
+mod read_only;
 mod sim;
 
 pub use file::FileStorage;
+pub use read_only::ReadOnly;
 pub use sim::{Counters, Fault, SimStorage};
 
 use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! What a user writes: the data of an application, its state, and how requests change it.
 
+use crate::access::ReadWriteSet;
 use crate::context::ExecutionContext;
 use crate::state::DivisibleState;
 use atlas_common::wire::{self, DecodeError, EncodeError};
@@ -61,8 +62,16 @@ pub trait ApplicationData: Send + Sync + 'static {
 /// [`ExecutionContext::time`]), no random numbers but [`ExecutionContext::random`], no order of a
 /// `HashMap`, no file or socket, no state kept in `self`.
 ///
-/// A panic is caught and answered as "application failed". What the operation had written before it
-/// panicked stays, on every replica alike. (Running out of memory or stack still ends the process.)
+/// A request that panics, or whose reply has no encoding, is answered as "application failed", and what
+/// it had written is gone, on every replica alike. A state that can fork ([`DivisibleState::fork`], as
+/// [`DivisibleMap`](crate::DivisibleMap) can) drops the fork that the request ran on. Any other is
+/// made again from a clone, by running the requests since then once more: it is cloned at every
+/// checkpoint and after every failure besides, and requests since the last checkpoint stay in memory.
+/// A reply that is larger than the cluster allows is no failure: the request was carried out.
+///
+/// Running out of memory or stack is none that could be caught: it ends the process, on every replica
+/// that executes the request, and again after a restart. Bound what a request may allocate, and how
+/// deep it may recurse.
 pub trait Application: ApplicationData {
     /// What is replicated: any type with serde's traits ([`MonolithicState`]), or one that knows its
     /// parts.
@@ -80,6 +89,18 @@ pub trait Application: ApplicationData {
         request: Self::Request,
         cx: &mut ExecutionContext,
     ) -> Self::Reply;
+
+    /// What a request reads and writes, so that requests of one decision that do not concern each other
+    /// can run in parallel, with the same replies and state as one after the other. Only states that
+    /// can fork make use of it, and only where requests take long enough.
+    ///
+    /// Follows from the request alone, and must name every key that [`Application::update`] may look
+    /// at or change, of whatever the request's way is: else replicas come to different states. What
+    /// depends on more than some keys (how many entries there are, a range of them) is
+    /// [`ReadWriteSet::Unknown`].
+    fn keys(&self, _request: &Self::Request) -> ReadWriteSet {
+        ReadWriteSet::Unknown
+    }
 
     /// Answers a request that was not ordered, from the state as it is. A request that would change
     /// the state must be answered by a reply that says so.

@@ -61,6 +61,29 @@ impl ExecutionContext {
         self.random = None;
     }
 
+    /// The same for the operation behind this one, in the same bundle.
+    pub(crate) fn turn_to_next(&mut self) {
+        self.index += 1;
+        self.operation = self.operation.next();
+        self.random = None;
+    }
+
+    /// The same before anything was asked of it.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            random: None,
+            ..self.clone()
+        }
+    }
+
+    /// Whether this is the operation `count` behind `first`, in the same decision and session.
+    pub(crate) fn follows(&self, first: &Self, count: u64) -> bool {
+        self.seq == first.seq
+            && self.session == first.session
+            && self.index == first.index + count
+            && self.operation == first.operation.plus(count)
+    }
+
     /// The decision that the operation is part of.
     #[must_use]
     pub const fn seq(&self) -> SeqNo {

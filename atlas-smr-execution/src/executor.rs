@@ -1,22 +1,33 @@
 //! The executor: applies decisions to a state, exactly once, in order. Pure: no thread, no clock.
+//!
+//! Each operation runs on a fork of the state, which is merged when it has succeeded and dropped when
+//! it has failed; a state that cannot fork is made again without the operation that failed.
+
+mod history;
+mod operation;
+mod parallel;
 
 use crate::application::Application;
 use crate::chunked::{self, Framed};
 use crate::context::ExecutionContext;
 use crate::execute::{Applied, Execute, ExecutionCounters, InstallError};
+use crate::pool::ExecutionPool;
 use crate::snapshot::{self, Head, Snapshot};
 use crate::state::{
     CheckedParts, DivisibleState, PartReader, PartSource, SnapshotError, ThawError,
 };
 use atlas_common::parts::StateDescriptor;
 use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
-use atlas_core::{CheckpointId, Limits};
+use atlas_core::{Batch, CheckpointId, Limits};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
 use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::{Admission, SessionTable, SessionUpdate};
 use bytes::Bytes;
+use history::History;
+use operation::{carry_out, decode, keeps_writes};
+use parallel::{Operation, Parallel};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -39,6 +50,9 @@ pub struct Executor<A: Application> {
     application: A,
     config: ExecutorConfig,
     state: A::State,
+    /// For a state that cannot fork.
+    history: Option<History<A::State>>,
+    pool: ExecutionPool,
     sessions: SessionTable,
     executed: SeqNo,
     time: AgreedTime,
@@ -54,8 +68,11 @@ impl<A: Application> Executor<A> {
     #[must_use]
     pub fn new(application: A, config: ExecutorConfig) -> Self {
         let limits = &config.limits;
+        let state = application.initial_state();
         Self {
-            state: application.initial_state(),
+            history: History::of(&state),
+            state,
+            pool: ExecutionPool::sequential(),
             sessions: SessionTable::new(limits.sessions_max, limits.session_replies_max),
             application,
             config,
@@ -66,6 +83,15 @@ impl<A: Application> Executor<A> {
             #[cfg(feature = "seeded-bugs")]
             loses_sessions: false,
         }
+    }
+
+    /// Runs operations on the threads of a pool, where their keys
+    /// ([`Application::keys`]) and the state ([`DivisibleState::fork`]) allow it. What comes of them is
+    /// the same.
+    #[must_use]
+    pub fn with_pool(mut self, pool: ExecutionPool) -> Self {
+        self.pool = pool;
+        self
     }
 
     /// The application's state.
@@ -80,25 +106,77 @@ impl<A: Application> Executor<A> {
         self.loses_sessions = true;
     }
 
-    fn bundle(&mut self, bundle: &RequestBundle, cx: &mut ExecutionContext, out: &mut Applied) {
-        let (client, session) = (bundle.client(), bundle.session());
-        match self.sessions.admit(bundle, cx.seq()) {
-            Admission::Opened { session, closed } => {
-                out.sessions.extend(closed.map(SessionUpdate::Closed));
-                self.moved(session, out);
-                out.replies.push((client, Reply::Opened(session)));
+    fn decode(&mut self, batch: &Batch) -> Vec<RequestBundle> {
+        let decode = |raw: &Bytes| {
+            RequestBundle::decode(raw.clone(), &self.config.genesis, &self.config.limits).ok()
+        };
+        let bundles: Vec<_> = batch.bundles().iter().filter_map(decode).collect();
+        self.counters.invalid_bundles += (batch.bundles().len() - bundles.len()) as u64;
+        bundles
+    }
+
+    /// Executes bundles one after the other, or, if that is worth it, those in parallel that cannot
+    /// change what becomes of each other.
+    fn bundles(
+        &mut self,
+        bundles: &[&RequestBundle],
+        cx: &mut ExecutionContext,
+        out: &mut Applied,
+    ) {
+        let operations = bundles.iter().map(|bundle| bundle.operations().len()).sum();
+        if self.history.is_none() && self.pool.is_worth(operations) {
+            let mut rest = bundles;
+            while !rest.is_empty() {
+                let (group, more) = rest.split_at(parallel::group(rest));
+                self.group(group, cx, out);
+                rest = more;
             }
-            Admission::Run { from } => {
-                self.run(bundle, from, cx, out);
-                self.moved(session, out);
-                self.answer(client, session, bundle.first(), bundle.last(), out);
+            return;
+        }
+        let pool = self.pool.clone();
+        pool.timed(operations, || {
+            for bundle in bundles {
+                let admission = self.sessions.admit(bundle, cx.seq());
+                if let Admission::Run { from } = admission {
+                    self.run(bundle, from, cx, out);
+                }
+                self.answer(bundle, admission, out);
             }
-            Admission::Gap => self.counters.gaps += 1,
-            Admission::Expired => {
-                self.counters.expired += 1;
-                out.replies.push((client, Reply::SessionExpired(session)));
+        });
+    }
+
+    fn group(&mut self, group: &[&RequestBundle], cx: &mut ExecutionContext, out: &mut Applied) {
+        let (mut admissions, mut operations) = (Vec::new(), Vec::new());
+        for bundle in group {
+            let admission = self.sessions.admit(bundle, cx.seq());
+            admissions.push(admission);
+            let Admission::Run { from } = admission else {
+                continue;
+            };
+            for (number, request) in bundle.numbered().filter(|(number, _)| *number >= from) {
+                let index = (out.operations + operations.len()) as u64;
+                cx.turn_to(index, bundle.client(), bundle.session(), number);
+                operations.push(Operation {
+                    cx: cx.clone(),
+                    request: request.clone(),
+                });
             }
-            Admission::NotTheirs => self.counters.invalid_bundles += 1,
+        }
+        let limit_bytes = self.config.limits.operation_bytes_max;
+        let (application, pool) = (&self.application, &self.pool);
+        let run = Parallel::new(application, pool, limit_bytes, &mut self.state);
+        let mut results = run.run(operations).into_iter();
+        for (bundle, admission) in group.iter().zip(admissions) {
+            if let Admission::Run { from } = admission {
+                for (number, _) in bundle.numbered() {
+                    if number < from {
+                        self.counters.duplicates += 1;
+                    } else if let Some(result) = results.next() {
+                        self.record(bundle.session(), result, out);
+                    }
+                }
+            }
+            self.answer(bundle, admission, out);
         }
     }
 
@@ -114,23 +192,49 @@ impl<A: Application> Executor<A> {
                 self.counters.duplicates += 1;
                 continue;
             }
-            cx.turn_to(
-                out.operations as u64,
-                bundle.client(),
-                bundle.session(),
-                number,
-            );
+            let index = out.operations as u64;
+            cx.turn_to(index, bundle.client(), bundle.session(), number);
             let result = self.operation(request, cx);
-            self.sessions.record(bundle.session(), result);
-            out.operations += 1;
+            self.record(bundle.session(), result, out);
         }
     }
 
-    fn operation(&mut self, request: &[u8], cx: &mut ExecutionContext) -> OperationResult {
-        let limit = self.config.limits.operation_bytes_max;
-        let (application, state) = (&self.application, &mut self.state);
-        let update = |request| application.update(state, request, cx);
-        let result = run_one::<A>(request, limit, &mut self.scratch, update);
+    fn operation(&mut self, request: &Bytes, cx: &mut ExecutionContext) -> OperationResult {
+        let limit_bytes = self.config.limits.operation_bytes_max;
+        let decoded = match decode::<A>(request, limit_bytes) {
+            Ok(decoded) => decoded,
+            Err(result) => return result,
+        };
+        let (application, scratch) = (&self.application, &mut self.scratch);
+        let Some(mut fork) = self.state.fork() else {
+            let update = |request| application.update(&mut self.state, request, cx);
+            let result = carry_out::<A>(decoded, limit_bytes, scratch, update);
+            self.remember(request, cx, &result);
+            return result;
+        };
+        let update = |request| application.update(&mut fork, request, cx);
+        let result = carry_out::<A>(decoded, limit_bytes, scratch, update);
+        if keeps_writes(&result) {
+            self.state.merge(fork);
+        }
+        result
+    }
+
+    /// Notes an operation on a state that cannot fork, or undoes it.
+    fn remember(&mut self, request: &Bytes, cx: &ExecutionContext, result: &OperationResult) {
+        if keeps_writes(result) {
+            if let Some(history) = &mut self.history {
+                history.ran(cx, request);
+            }
+        } else if let Some(history) = self.history.take() {
+            let limit_bytes = self.config.limits.operation_bytes_max;
+            self.state = history.restore(&self.application, limit_bytes);
+            self.history = History::of(&self.state);
+        }
+    }
+
+    fn record(&mut self, session: SessionId, result: OperationResult, out: &mut Applied) {
+        out.operations += 1;
         self.counters.operations += 1;
         match &result {
             OperationResult::Ok(_) => {}
@@ -138,26 +242,37 @@ impl<A: Application> Executor<A> {
             OperationResult::ApplicationFailed => self.counters.application_failures += 1,
             OperationResult::ReplyTooLarge => self.counters.replies_too_large += 1,
         }
-        result
+        self.sessions.record(session, result);
+    }
+
+    /// Tells a bundle's client what became of it.
+    fn answer(&mut self, bundle: &RequestBundle, admission: Admission, out: &mut Applied) {
+        let (client, session) = (bundle.client(), bundle.session());
+        match admission {
+            Admission::Opened { session, closed } => {
+                out.sessions.extend(closed.map(SessionUpdate::Closed));
+                self.moved(session, out);
+                out.replies.push((client, Reply::Opened(session)));
+            }
+            Admission::Run { .. } => {
+                self.moved(session, out);
+                let replies = self.kept_replies(session, bundle.first(), bundle.last());
+                out.replies
+                    .extend(replies.into_iter().map(|reply| (client, reply)));
+            }
+            Admission::Gap => self.counters.gaps += 1,
+            Admission::Expired => {
+                self.counters.expired += 1;
+                out.replies.push((client, Reply::SessionExpired(session)));
+            }
+            Admission::NotTheirs => self.counters.invalid_bundles += 1,
+        }
     }
 
     fn moved(&self, session: SessionId, out: &mut Applied) {
         if let Some(last) = self.sessions.last(session) {
             out.sessions.push(SessionUpdate::Open { session, last });
         }
-    }
-
-    fn answer(
-        &self,
-        client: ClientId,
-        session: SessionId,
-        first: OpNumber,
-        last: OpNumber,
-        out: &mut Applied,
-    ) {
-        let replies = self.kept_replies(session, first, last);
-        out.replies
-            .extend(replies.into_iter().map(|reply| (client, reply)));
     }
 
     /// What is kept of these operations' results, in as few replies as fit a frame each.
@@ -202,6 +317,7 @@ impl<A: Application> Executor<A> {
                 certified: id.seq,
             });
         }
+        self.history = History::of(&state);
         self.state = state;
         self.sessions = head.sessions;
         self.executed = head.seq;
@@ -235,16 +351,12 @@ impl<A: Application> Execute for Executor<A> {
         let genesis = self.config.genesis;
         let mut cx = ExecutionContext::of_decision(*seq, self.time, &genesis, &batch.digest());
         if let Some(bundles) = bundles {
-            for bundle in bundles.iter() {
-                self.bundle(bundle, &mut cx, &mut out);
-            }
+            let bundles: Vec<_> = bundles.iter().collect();
+            self.bundles(&bundles, &mut cx, &mut out);
         } else {
-            for raw in batch.bundles() {
-                match RequestBundle::decode(raw.clone(), &genesis, &self.config.limits) {
-                    Ok(bundle) => self.bundle(&bundle, &mut cx, &mut out),
-                    Err(_) => self.counters.invalid_bundles += 1,
-                }
-            }
+            let bundles = self.decode(batch);
+            let bundles: Vec<_> = bundles.iter().collect();
+            self.bundles(&bundles, &mut cx, &mut out);
         }
         self.executed = *seq;
         self.counters.decisions += 1;
@@ -252,6 +364,7 @@ impl<A: Application> Execute for Executor<A> {
         if seq.0.is_multiple_of(self.config.limits.checkpoint_interval) {
             self.counters.snapshots += 1;
             out.snapshot = Some(self.snapshot());
+            self.history = History::of(&self.state);
         }
         out
     }
@@ -281,9 +394,14 @@ impl<A: Application> Execute for Executor<A> {
     }
 
     fn read(&self, operation: &[u8]) -> OperationResult {
-        let limit = self.config.limits.operation_bytes_max;
-        let read = |request| self.application.read(&self.state, request);
-        run_one::<A>(operation, limit, &mut Vec::new(), read)
+        let limit_bytes = self.config.limits.operation_bytes_max;
+        decode::<A>(operation, limit_bytes).map_or_else(
+            |result| result,
+            |request| {
+                let read = |request| self.application.read(&self.state, request);
+                carry_out::<A>(request, limit_bytes, &mut Vec::new(), read)
+            },
+        )
     }
 
     fn retransmit(
@@ -339,35 +457,6 @@ impl<A: Application> fmt::Debug for Executor<A> {
             .field("sessions", &self.sessions.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Decodes a request, carries it out, encodes the reply. Whatever the application does becomes a
-/// result, the same on every replica.
-///
-/// Unwinding past the state is as safe as [`Application`] says: what was written stays.
-fn run_one<A: Application>(
-    request: &[u8],
-    limit_bytes: usize,
-    scratch: &mut Vec<u8>,
-    carry_out: impl FnOnce(A::Request) -> A::Reply,
-) -> OperationResult {
-    scratch.clear();
-    let run = AssertUnwindSafe(|| {
-        let Ok(request) = A::decode_request(request, limit_bytes) else {
-            return OperationResult::InvalidRequest;
-        };
-        let reply = carry_out(request);
-        match A::encode_reply(&reply, scratch) {
-            Ok(()) if scratch.len() > limit_bytes => OperationResult::ReplyTooLarge,
-            Ok(()) => OperationResult::Ok(Bytes::copy_from_slice(scratch)),
-            Err(_) => OperationResult::ApplicationFailed,
-        }
-    });
-    let result = catch_unwind(run).unwrap_or(OperationResult::ApplicationFailed);
-    if scratch.capacity() > limit_bytes {
-        *scratch = Vec::new();
-    }
-    result
 }
 
 /// Cuts results into runs of at most `limit_bytes`, of one result at least.

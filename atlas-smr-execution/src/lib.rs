@@ -12,7 +12,9 @@
 //!   map. Two executors with the same decisions have the same [`Execute::state_digest`].
 //! - An operation runs at most once, however often it is decided; the session table that sees to it is
 //!   part of every checkpoint.
-//! - Whatever an application does with an operation, even a panic, becomes a result like any other.
+//! - Whatever an application does with an operation, even a panic, becomes a result like any other, and
+//!   an operation that failed has changed nothing.
+//! - Operations that run in parallel give the replies and the state that they give one after the other.
 //! - A checkpoint stops execution only for as long as it takes to clone the state and the session
 //!   table; what has to be encoded for it is encoded once, part by part.
 //! - A state is installed only if every byte of it is covered by the certified digest.
@@ -83,12 +85,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod access;
 pub mod application;
 mod chunked;
 pub mod context;
 pub mod execute;
 pub mod executor;
 pub mod executor_thread;
+pub mod pool;
 pub mod snapshot;
 pub mod state;
 
@@ -97,6 +101,7 @@ pub mod map {
     pub use imbl::{OrdMap, OrdSet, Vector};
 }
 
+pub use access::ReadWriteSet;
 pub use application::{Application, ApplicationData};
 pub use atlas_smr_core::core::Decision;
 pub use chunked::ChunkedImage;
@@ -107,6 +112,7 @@ pub use executor_thread::{
     DecisionExecutorHandle, ExecutionFailure, ExecutionSink, ExecutionStats, ExecutorHandle,
     ExecutorOptions, ExecutorThread,
 };
+pub use pool::ExecutionPool;
 pub use snapshot::{CheckpointImage, Snapshot};
 pub use state::{
     DivisibleMap, DivisibleState, FrozenState, MonolithicState, PartError, PartReader, PartSource,

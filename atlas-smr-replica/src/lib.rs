@@ -6,8 +6,10 @@ mod clock;
 pub mod config;
 mod driver;
 mod handle;
+pub mod inspect;
 mod local;
 mod node;
+pub mod proof;
 pub mod recovery;
 mod registry;
 mod shared;
@@ -20,5 +22,7 @@ pub use builder::{Replica, ReplicaBuilder};
 pub use driver::Stopped;
 pub use handle::{ReplicaHandle, ReplicaStopped};
 pub use node::StartError;
-pub use registry::{ProtocolRegistry, ProtocolSettings, SettingsError};
+pub use registry::{
+    ProtocolRegistry, ProtocolSettings, ProtocolTools, RecordedDecisions, SettingsError,
+};
 pub use status::ReplicaStatus;

@@ -136,7 +136,7 @@ pub fn open<P: OrderingProtocol>(
 ) -> Result<Opened<P>, OpenError> {
     let mut notes = Vec::new();
     let born = memory::born(&**storage, &options.genesis, &mut notes)?;
-    let checkpoints = open_checkpoints(checkpoint_storage, options)?;
+    let checkpoints = open_checkpoints(checkpoint_storage, options.genesis, &options.limits)?;
     let checkpoint = newest_certified(&checkpoints, &mut notes)?;
     let (log, recovered) = memory::open_log(storage, &options.log, &mut notes)?;
     if let Some(torn) = &recovered.torn {
@@ -158,18 +158,35 @@ pub fn open<P: OrderingProtocol>(
     })
 }
 
-fn open_checkpoints(
+/// Opens a replica's checkpoints.
+///
+/// # Errors
+/// When the storage fails.
+pub fn open_checkpoints(
     storage: Arc<dyn Storage>,
-    options: &OpenOptions,
+    genesis: Digest,
+    limits: &Limits,
 ) -> Result<CheckpointStore, CheckpointError> {
-    let chunk_bytes = u32::try_from(options.limits.chunk_bytes).unwrap_or(u32::MAX);
+    let chunk_bytes = u32::try_from(limits.chunk_bytes).unwrap_or(u32::MAX);
     CheckpointStore::open(
         storage,
         CheckpointOptions {
-            genesis: options.genesis,
+            genesis,
             chunk_bytes,
         },
     )
+}
+
+/// What is wrong with the contents of a checkpoint, all of which is read for it.
+#[must_use]
+pub fn damage_of(checkpoints: &CheckpointStore, seq: atlas_common::SeqNo) -> Vec<String> {
+    let stored = match checkpoints.stored(seq) {
+        Ok(stored) => stored,
+        Err(error) => return vec![error.to_string()],
+    };
+    let read = |chunk| checkpoints.read_chunk(seq, chunk).err();
+    let damage = (0..stored.index.chunks()).filter_map(read);
+    damage.map(|error| error.to_string()).collect()
 }
 
 fn decode_records<P: OrderingProtocol>(

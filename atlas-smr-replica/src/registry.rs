@@ -1,5 +1,9 @@
 //! Protocols by name: the one place above the protocols that knows which there are.
 
+mod tools;
+
+pub use tools::{ProtocolTools, RecordedDecisions};
+
 use crate::config::{KnownProtocol, Timeouts};
 use crate::node::{CoreSeat, Seated, StartError, seat};
 use atlas_common::crypto::Signer;
@@ -9,7 +13,9 @@ use atlas_rabia::{Rabia, RabiaConfig};
 use atlas_raft::{Raft, RaftConfig, RaftSettings};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
+use tools::Tools;
 
 /// What a protocol's settings are made from.
 #[derive(Clone, Debug)]
@@ -46,10 +52,17 @@ pub type SettingsError = Box<dyn std::error::Error + Send + Sync>;
 
 type Seat = dyn Fn(CoreSeat) -> Result<Seated, StartError> + Send + Sync;
 
+#[derive(Clone)]
+struct Entry {
+    known: KnownProtocol,
+    seat: Arc<Seat>,
+    tools: Arc<dyn ProtocolTools>,
+}
+
 /// The protocols that a cluster file may name.
 #[derive(Clone)]
 pub struct ProtocolRegistry {
-    entries: BTreeMap<&'static str, (KnownProtocol, Arc<Seat>)>,
+    entries: BTreeMap<&'static str, Entry>,
 }
 
 impl fmt::Debug for ProtocolRegistry {
@@ -116,26 +129,44 @@ impl ProtocolRegistry {
     /// protocol's configuration from what the cluster file says.
     pub fn register<P: OrderingProtocol>(
         &mut self,
-        settings: impl Fn(&ProtocolSettings) -> Result<P::Config, SettingsError> + Send + Sync + 'static,
+        settings: impl Fn(&ProtocolSettings) -> Result<P::Config, SettingsError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     ) {
+        let tools = Tools::<P, _> {
+            settings: settings.clone(),
+            protocol: PhantomData,
+        };
         let start = move |parts: CoreSeat| {
             let config = settings(&parts.settings()).map_err(StartError::Protocol)?;
             seat::<P>(parts, config)
         };
-        self.entries
-            .insert(P::NAME, (KnownProtocol::of::<P>(), Arc::new(start)));
+        let entry = Entry {
+            known: KnownProtocol::of::<P>(),
+            seat: Arc::new(start),
+            tools: Arc::new(tools),
+        };
+        self.entries.insert(P::NAME, entry);
+    }
+
+    /// What can be done with the records and proofs of a protocol, without a replica.
+    #[must_use]
+    pub fn tools(&self, name: &str) -> Option<&dyn ProtocolTools> {
+        self.entries.get(name).map(|entry| &*entry.tools)
     }
 
     /// All of them, by name.
     #[must_use]
     pub fn known(&self) -> Vec<KnownProtocol> {
-        self.entries.values().map(|(known, _)| *known).collect()
+        self.entries.values().map(|entry| entry.known).collect()
     }
 
     pub(crate) fn seat(&self, parts: CoreSeat) -> Result<Seated, StartError> {
         let name = parts.node.cluster.protocol().name;
         match self.entries.get(name) {
-            Some((_, start)) => start(parts),
+            Some(entry) => (entry.seat)(parts),
             None => Err(StartError::UnknownProtocol(name)),
         }
     }

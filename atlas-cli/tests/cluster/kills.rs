@@ -19,6 +19,8 @@ const CALLERS: u64 = 8;
 const KEYS: u64 = 16;
 /// Answers to wait for after each kill and each restart.
 const ANSWERS: u64 = 50;
+/// In one cycle of so many, the third, all replicas are killed at once.
+const ALL_AT_ONCE: u64 = 10;
 /// Steps of the search for an order, per operation.
 const STEPS: usize = 1000;
 
@@ -149,8 +151,11 @@ fn seed() -> u64 {
     given.map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap())
 }
 
-/// Whom to kill: the leader where there is one, else anybody.
+/// Whom to kill: the leader where there is one, or anybody.
 fn victim(cluster: &Cluster, rng: &mut SeededRng) -> usize {
+    if rng.chance(0.3) {
+        return rng.below(cluster.size() as u64) as usize;
+    }
     let statuses = cluster.status();
     // One that has just been restarted may still think of an older view.
     let newest = statuses.iter().max_by_key(|status| status["view"].as_u64());
@@ -182,8 +187,15 @@ fn survives_kills(protocol: &str, replicas: usize) {
         .collect();
     drop(guard);
     let mut pauses = Vec::new();
-    for _ in 0..cycles() {
+    for cycle in 1..=cycles() {
         load.wait_for_answers();
+        if cycle % ALL_AT_ONCE == 3 {
+            let all: Vec<usize> = (0..replicas).collect();
+            cluster.kill_9(&all);
+            all.iter()
+                .for_each(|replica| cluster.start_replica(*replica));
+            continue;
+        }
         let victim = victim(&cluster, &mut rng);
         load.pause.store(0, Relaxed);
         cluster.kill_9(&[victim]);

@@ -6,9 +6,12 @@
     reason = "a test's helpers fail with the test"
 )]
 
+mod cells;
 mod checkpoints;
 mod common;
 mod divisible;
+mod failures;
 mod operations;
+mod parallel;
 mod sessions;
 mod thread;

@@ -24,8 +24,8 @@ fn a_panic_is_a_result_like_any_other_and_the_same_everywhere() {
     let expected = vec![
         number(1),
         OperationResult::ApplicationFailed,
-        // What was written before the panic stays.
-        number(111),
+        // What was written before the panic is gone.
+        number(101),
     ];
     assert_eq!(replies, [results(1, 1, expected)]);
     assert_eq!(first.counters().application_failures, 1);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Longer than anything takes here, so that a fault ends a test instead of hanging it.
@@ -320,12 +321,18 @@ enum Weakness {
 }
 
 #[derive(Deserialize)]
-struct FragileState(bool);
+struct FragileState {
+    clones_max: usize,
+    #[serde(skip)]
+    clones: AtomicUsize,
+}
 
 impl Clone for FragileState {
     fn clone(&self) -> Self {
-        assert!(self.0, "not cloneable");
-        Self(self.0)
+        let before = self.clones.fetch_add(1, Ordering::Relaxed);
+        assert!(before < self.clones_max, "not cloneable");
+        let (clones_max, clones) = (self.clones_max, AtomicUsize::new(0));
+        Self { clones_max, clones }
     }
 }
 
@@ -344,7 +351,13 @@ impl Application for Fragile {
     type State = FragileState;
 
     fn initial_state(&self) -> FragileState {
-        FragileState(matches!(self.0, Weakness::Encode))
+        let clones_max = match self.0 {
+            Weakness::Encode => usize::MAX,
+            // One is made at the start, to undo operations with.
+            Weakness::Clone => 1,
+        };
+        let clones = AtomicUsize::new(0);
+        FragileState { clones_max, clones }
     }
 
     fn update(&self, _state: &mut FragileState, _request: (), _cx: &mut ExecutionContext) {}

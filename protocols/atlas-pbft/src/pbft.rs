@@ -9,6 +9,7 @@ use crate::verify::{self, leader_of};
 use atlas_common::crypto::Signed;
 use atlas_common::quorum::FaultModel;
 use atlas_common::{Digest, Lsn, NodeId, SeqNo, Time, View};
+use atlas_core::protocol::Recorded;
 use atlas_core::{
     Admin, Batch, CheckpointCertificate, Context, Input, Limits, Membership, OrderingProtocol,
     ProtocolStatus, RecoverError, Recovery, Reject, Waiting,
@@ -146,6 +147,27 @@ impl OrderingProtocol for Pbft {
         proof: &Proof,
     ) -> Result<(), Reject> {
         verify::proof(membership, seq, batch, proof)
+    }
+
+    fn recorded(record: &Record) -> Recorded<'_, Self> {
+        match record {
+            Record::Body { batch, .. } => Recorded::Batch(batch),
+            Record::Committed { seq, proof } => Recorded::Decision {
+                seq: *seq,
+                batch: proof.digest,
+                proof: Some(proof),
+            },
+            _ => Recorded::Other,
+        }
+    }
+
+    /// Two votes of one phase, view and slot for different batches.
+    fn contradict(first: &Message, second: &Message) -> bool {
+        let (Message::Vote(first), Message::Vote(second)) = (first, second) else {
+            return false;
+        };
+        let place = |vote: &Vote| (vote.phase, vote.view, vote.seq);
+        place(first) == place(second) && first.digest != second.digest
     }
 
     fn step(&mut self, input: Input<Self>, cx: &mut Cx<'_>) {

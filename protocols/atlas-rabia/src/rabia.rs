@@ -9,6 +9,7 @@ use crate::slot::{Slot, Voters};
 use crate::verify;
 use atlas_common::quorum::FaultModel;
 use atlas_common::{Digest, Lsn, NodeId, SeqNo, Time};
+use atlas_core::protocol::Recorded;
 use atlas_core::{
     Batch, Context, Input, Membership, OrderingProtocol, ProtocolStatus, Recipients, RecoverError,
     Recovery, Reject,
@@ -172,6 +173,18 @@ impl OrderingProtocol for Rabia {
         _proof: &(),
     ) -> Result<(), Reject> {
         Ok(())
+    }
+
+    fn recorded(record: &Record) -> Recorded<'_, Self> {
+        match record {
+            Record::Body(spread) => Recorded::Batch(&spread.batch),
+            Record::Decided { seq, digest } => Recorded::Decision {
+                seq: *seq,
+                batch: digest.unwrap_or_else(|| Batch::null().digest()),
+                proof: None,
+            },
+            _ => Recorded::Other,
+        }
     }
 
     fn step(&mut self, input: Input<Self>, cx: &mut Cx<'_>) {

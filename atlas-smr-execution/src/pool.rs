@@ -1,0 +1,161 @@
+//! Threads for operations that do not concern each other.
+//!
+//! Not pure, and apart from everything that is: there are threads here, and a stopwatch. Both decide
+//! how operations are carried out, never what comes of them.
+
+use parking_lot::Mutex;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// An operation has to take so long for its keys to be worth asking for.
+const OPERATION_NANOS_MIN: u64 = 5_000;
+/// Operations have to take so long together for other threads to be worth waking.
+const TOGETHER_NANOS_MIN: u64 = 200_000;
+
+/// Threads on which an executor runs operations of one decision in parallel, when their keys
+/// ([`Application::keys`](crate::Application::keys)) do not meet and they take long enough. Clones are
+/// the same pool.
+#[derive(Clone)]
+pub struct ExecutionPool(Option<Arc<Threads>>);
+
+struct Threads {
+    pool: rayon::ThreadPool,
+    /// With the thread that executes.
+    threads: usize,
+    /// Whether the time that operations take does not matter.
+    eager: bool,
+    /// What an operation took lately, on average.
+    operation_nanos: AtomicU64,
+}
+
+impl ExecutionPool {
+    /// No threads but the one that executes.
+    #[must_use]
+    pub const fn sequential() -> Self {
+        Self(None)
+    }
+
+    /// So many threads, the one that executes among them; `None`: one for each core, up to 8. With one
+    /// there is nothing to share out.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn new(threads: Option<usize>) -> io::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+        Self::start(threads.unwrap_or_else(cores), false)
+    }
+
+    /// As [`ExecutionPool::new`], but used however little there is to do: to test that an application
+    /// declares its keys rightly.
+    ///
+    /// # Errors
+    /// As [`ExecutionPool::new`].
+    pub fn eager(threads: usize) -> io::Result<Self> {
+        Self::start(threads, true)
+    }
+
+    fn start(threads: usize, eager: bool) -> io::Result<Self> {
+        if threads <= 1 {
+            return Ok(Self::sequential());
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads - 1)
+            .thread_name(|index| format!("atlas-parallel-{index}"))
+            .build()
+            .map_err(io::Error::other)?;
+        Ok(Self(Some(Arc::new(Threads {
+            pool,
+            threads,
+            eager,
+            operation_nanos: AtomicU64::new(0),
+        }))))
+    }
+
+    /// Whether so many operations may be worth sharing out.
+    pub(crate) fn is_worth(&self, operations: usize) -> bool {
+        let Some(threads) = &self.0 else {
+            return false;
+        };
+        let nanos = threads.operation_nanos.load(Ordering::Relaxed);
+        let together = nanos.saturating_mul(operations as u64);
+        threads.eager || (nanos >= OPERATION_NANOS_MIN && together >= TOGETHER_NANOS_MIN)
+    }
+
+    /// Runs so many operations here, and notes how long they take.
+    pub(crate) fn timed<T>(&self, operations: usize, run: impl FnOnce() -> T) -> T {
+        let Some(threads) = &self.0 else {
+            return run();
+        };
+        let start = Instant::now();
+        let result = run();
+        threads.note(operations, start.elapsed());
+        result
+    }
+
+    /// Runs jobs, each of some operations, on all threads. The results are in the order of the jobs.
+    pub(crate) fn map<J: Send, R: Send>(
+        &self,
+        operations: usize,
+        jobs: Vec<J>,
+        run: impl Fn(J) -> R + Sync,
+    ) -> Vec<R> {
+        let Some(threads) = self.0.as_ref().filter(|_| jobs.len() > 1) else {
+            return self.timed(operations, || jobs.into_iter().map(run).collect());
+        };
+        threads.map(operations, jobs, &run)
+    }
+}
+
+impl Threads {
+    fn note(&self, operations: usize, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let each = nanos / operations.max(1) as u64;
+        let before = self.operation_nanos.load(Ordering::Relaxed);
+        // Only the thread that executes notes, so nothing is lost in between.
+        let after = before - before / 8 + each / 8;
+        self.operation_nanos.store(after, Ordering::Relaxed);
+    }
+
+    fn map<J: Send, R: Send>(
+        &self,
+        operations: usize,
+        jobs: Vec<J>,
+        run: &(impl Fn(J) -> R + Sync),
+    ) -> Vec<R> {
+        let helpers = self.threads.min(jobs.len()) - 1;
+        let jobs: Vec<_> = jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
+        let results: Vec<_> = jobs.iter().map(|_| Mutex::new(None)).collect();
+        let (next, busy) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let work = || {
+            let start = Instant::now();
+            while let Some((job, result)) = {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                jobs.get(index).zip(results.get(index))
+            } {
+                let job = job.lock().take();
+                *result.lock() = job.map(run);
+            }
+            let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            busy.fetch_add(nanos, Ordering::Relaxed);
+        };
+        self.pool.in_place_scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|_| work());
+            }
+            work();
+        });
+        self.note(operations, Duration::from_nanos(busy.into_inner()));
+        // Every job was taken by somebody, and a panic of one has gone through here.
+        results.into_iter().filter_map(Mutex::into_inner).collect()
+    }
+}
+
+impl fmt::Debug for ExecutionPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threads = self.0.as_ref().map_or(1, |threads| threads.threads);
+        write!(f, "execution on {threads} threads")
+    }
+}
