@@ -1,6 +1,7 @@
 //! The `atlas` command.
 
 mod bench;
+mod checkpoint;
 mod cluster;
 mod demo;
 mod init;
@@ -41,6 +42,8 @@ enum Command {
     Kv(kv::Arguments),
     /// Show every replica of a running cluster in a table
     Status(status::Arguments),
+    /// Have a checkpoint taken and certified now, instead of when the next one is due
+    Checkpoint(checkpoint::Arguments),
     /// Print what a stopped replica left on its disk, and whether it is whole
     Inspect(inspect::Arguments),
     /// Write the proof of a decision or checkpoint into a file, from a stopped replica's disk
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Kv(arguments) => kv::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Checkpoint(arguments) => checkpoint::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::ExportProof(arguments) => proofs::export(arguments),
         Command::Verify(arguments) => proofs::verify(arguments),

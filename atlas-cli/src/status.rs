@@ -62,12 +62,28 @@ fn json(members: &[NodeId], reports: &[StatusReport]) -> serde_json::Value {
                     "state_digest": report.state.to_string(),
                     "view_changes": report.view_changes,
                     "catching_up": report.catching_up,
+                    "fetched_bytes": report.fetching.map(|(here, _)| here),
+                    "state_bytes": report.fetching.map(|(_, all)| all),
                     "connected": report.connected.iter().map(|peer| peer.0).collect::<Vec<_>>(),
                 }),
                 None => serde_json::json!({ "replica": id.0, "reachable": false }),
             },
         )
         .collect()
+}
+
+/// What it is doing instead of its work.
+fn progress(report: &StatusReport) -> String {
+    const MIB: f64 = 1_048_576.0;
+    match report.fetching {
+        Some((here, all)) => format!(
+            "  catching up, {:.1} of {:.1} MiB of the state",
+            here as f64 / MIB,
+            all as f64 / MIB
+        ),
+        None if report.catching_up => "  catching up".to_owned(),
+        None => String::new(),
+    }
 }
 
 /// The table, with a last line that says whether the digests agree.
@@ -96,7 +112,7 @@ pub(crate) fn table(members: &[NodeId], reports: &[StatusReport]) -> String {
                 r.executed,
                 r.checkpoint,
                 r.state.to_string(),
-                if r.catching_up { "  catching up" } else { "" }
+                progress(r)
             ),
             None => format!("{id:<8} no"),
         };

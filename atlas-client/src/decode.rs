@@ -166,6 +166,7 @@ mod tests {
             state: Digest::of(b"state"),
             view_changes: 6,
             catching_up: true,
+            fetching: Some((3, 5)),
             connected: vec![NodeId(0), NodeId(2)],
         };
         let replies = [

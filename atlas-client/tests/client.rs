@@ -139,6 +139,7 @@ fn report(replica: NodeId) -> StatusReport {
         state: genesis(),
         view_changes: 0,
         catching_up: false,
+        fetching: None,
         connected: vec![],
     }
 }

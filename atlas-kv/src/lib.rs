@@ -44,7 +44,7 @@ mod tests;
 pub use request::{Compare, KvError, KvOperation, KvOutcome, KvReply, KvRequest};
 pub use state::{KEY_BYTES_MAX, KvState, PAGE_BYTES, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
 
-use atlas_smr_execution::{Application, ApplicationData, ExecutionContext};
+use atlas_smr_execution::{Application, ApplicationData, ExecutionContext, ReadWriteSet};
 
 /// The key-value store as an application.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,12 +72,16 @@ impl Application for Kv {
         carry_out(state, request).unwrap_or_else(KvReply::Refused)
     }
 
+    fn keys(&self, request: &KvRequest) -> ReadWriteSet {
+        request.keys()
+    }
+
     fn read(&self, state: &KvState, request: KvRequest) -> KvReply {
         if !request.is_read_only() {
             return KvReply::Refused(KvError::ReadOnly);
         }
         match request {
-            KvRequest::Get { key } => KvReply::Value(state.get(&key).cloned()),
+            KvRequest::Get { key } => KvReply::Value(state.value(&key)),
             // A clone costs next to nothing, and what a read-only request does to it is nothing.
             request => carry_out(&mut state.clone(), request).unwrap_or_else(KvReply::Refused),
         }
@@ -86,16 +90,16 @@ impl Application for Kv {
 
 fn carry_out(state: &mut KvState, request: KvRequest) -> Result<KvReply, KvError> {
     match request {
-        KvRequest::Get { key } => Ok(KvReply::Value(state.get(&key).cloned())),
+        KvRequest::Get { key } => Ok(KvReply::Value(state.value(&key))),
         KvRequest::Put { key, value } => {
-            let previous = state.put(key, value)?;
+            let previous = state.put(&key, &value)?;
             Ok(KvReply::Put { previous })
         }
         KvRequest::Delete { key } => {
             let existed = state.delete(&key);
             Ok(KvReply::Deleted { existed })
         }
-        KvRequest::Cas { key, expect, new } => state.cas(key, expect.as_ref(), new),
+        KvRequest::Cas { key, expect, new } => state.cas(&key, expect.as_deref(), new.as_deref()),
         KvRequest::List {
             prefix,
             after,

@@ -1,5 +1,6 @@
 //! What clients ask of the store, and what it answers.
 
+use atlas_smr_execution::ReadWriteSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -190,6 +191,34 @@ impl KvRequest {
             Self::Txn {
                 then, otherwise, ..
             } => then.iter().chain(otherwise).all(reads),
+        }
+    }
+
+    /// What the request reads and writes, whatever the store holds. A list may meet any key.
+    #[must_use]
+    pub fn keys(&self) -> ReadWriteSet {
+        let nothing = ReadWriteSet::nothing();
+        match self {
+            Self::Get { key } => nothing.read(key.as_bytes()),
+            Self::Put { key, .. } | Self::Delete { key } | Self::Cas { key, .. } => {
+                nothing.write(key.as_bytes())
+            }
+            Self::List { .. } => ReadWriteSet::Unknown,
+            Self::Txn {
+                compares,
+                then,
+                otherwise,
+            } => {
+                let compared = compares.iter().map(|compare| compare.key.as_bytes());
+                let set = compared.fold(nothing, ReadWriteSet::read);
+                let operations = then.iter().chain(otherwise);
+                operations.fold(set, |set, operation| match operation {
+                    KvOperation::Get { key } => set.read(key.as_bytes()),
+                    KvOperation::Put { key, .. } | KvOperation::Delete { key } => {
+                        set.write(key.as_bytes())
+                    }
+                })
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The store's state, and how operations read and change it.
 
 use crate::request::{Compare, KvError, KvOperation, KvOutcome, KvReply};
-use atlas_smr_execution::map::OrdMap;
+use atlas_smr_execution::DivisibleState;
+use atlas_smr_execution::state::{DivisibleMap, FrozenMap, PartReader, ThawError};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Bound;
 
@@ -19,22 +19,27 @@ pub const PAGE_BYTES: usize = 256 << 10;
 /// What an entry counts besides its key and value, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 16;
 
-/// What the store holds. Clones are made in constant time and share what does not change.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct KvState(OrdMap<String, Bytes>);
+/// What the store holds. Clones are made in constant time and share what does not change; a checkpoint
+/// stores the parts that changed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct KvState(DivisibleMap);
 
 impl KvState {
     /// The value of a key.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Bytes> {
-        self.0.get(key)
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        self.0.get(key.as_bytes())
+    }
+
+    /// The same, to go into an answer.
+    pub(crate) fn value(&self, key: &str) -> Option<Bytes> {
+        self.get(key).map(Bytes::copy_from_slice)
     }
 
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        usize::try_from(self.0.len()).unwrap_or(usize::MAX)
     }
 
     /// Whether there is no key.
@@ -44,34 +49,35 @@ impl KvState {
     }
 
     /// All entries in the order of their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(key, value)| (text(key), value))
     }
 
     /// Sets a key. Says whether it had a value.
-    pub(crate) fn put(&mut self, key: String, value: Bytes) -> Result<bool, KvError> {
-        check_key(&key)?;
+    pub(crate) fn put(&mut self, key: &str, value: &[u8]) -> Result<bool, KvError> {
+        check_key(key)?;
         if value.len() > VALUE_BYTES_MAX {
             let bytes = value.len() as u64;
             return Err(KvError::ValueTooLarge { bytes });
         }
-        Ok(self.0.insert(key, value).is_some())
+        // The map's limits are wider.
+        let previous = self.0.insert(key.as_bytes(), value);
+        Ok(previous.is_ok_and(|previous| previous.is_some()))
     }
 
     /// Removes a key. Says whether it was there.
     pub(crate) fn delete(&mut self, key: &str) -> bool {
-        self.0.remove(key).is_some()
+        self.0.remove(key.as_bytes()).is_some()
     }
 
     pub(crate) fn cas(
         &mut self,
-        key: String,
-        expect: Option<&Bytes>,
-        new: Option<Bytes>,
+        key: &str,
+        expect: Option<&[u8]>,
+        new: Option<&[u8]>,
     ) -> Result<KvReply, KvError> {
-        let current = self.get(&key);
-        if current != expect {
-            let current = current.cloned();
+        if self.get(key) != expect {
+            let current = self.value(key);
             return Ok(KvReply::Cas {
                 swapped: false,
                 current,
@@ -82,7 +88,7 @@ impl KvState {
                 self.put(key, value)?;
             }
             None => {
-                self.delete(&key);
+                self.delete(key);
             }
         }
         Ok(KvReply::Cas {
@@ -100,8 +106,9 @@ impl KvState {
         };
         let mut entries = Vec::new();
         let (mut bytes, mut more) = (0, false);
-        for (key, value) in self.0.range::<_, str>((start, Bound::Unbounded)) {
-            if !key.starts_with(prefix) {
+        let start = start.map(str::as_bytes);
+        for (key, value) in self.0.range((start, Bound::Unbounded)) {
+            if !key.starts_with(prefix.as_bytes()) {
                 break;
             }
             let size = key.len() + value.len() + ENTRY_OVERHEAD_BYTES;
@@ -111,7 +118,7 @@ impl KvState {
                 break;
             }
             bytes += size;
-            entries.push((key.clone(), value.clone()));
+            entries.push((text(key).to_owned(), Bytes::copy_from_slice(value)));
         }
         KvReply::Entries { entries, more }
     }
@@ -129,7 +136,7 @@ impl KvState {
             let count = count as u64;
             return Err(KvError::TxnTooLong { count });
         }
-        let holds = |compare: &Compare| self.get(&compare.key) == compare.expect.as_ref();
+        let holds = |compare: &Compare| self.get(&compare.key) == compare.expect.as_deref();
         let succeeded = compares.iter().all(holds);
         let branch = if succeeded { then } else { otherwise };
         let mut next = self.clone();
@@ -151,9 +158,9 @@ impl KvState {
 
     fn operation(&mut self, operation: KvOperation) -> Result<KvOutcome, KvError> {
         Ok(match operation {
-            KvOperation::Get { key } => KvOutcome::Value(self.get(&key).cloned()),
+            KvOperation::Get { key } => KvOutcome::Value(self.value(&key)),
             KvOperation::Put { key, value } => KvOutcome::Put {
-                previous: self.put(key, value)?,
+                previous: self.put(&key, &value)?,
             },
             KvOperation::Delete { key } => KvOutcome::Deleted {
                 existed: self.delete(&key),
@@ -162,10 +169,48 @@ impl KvState {
     }
 }
 
+impl DivisibleState for KvState {
+    type Frozen = FrozenMap;
+
+    fn freeze(&self) -> FrozenMap {
+        self.0.freeze()
+    }
+
+    fn thaw(parts: &mut dyn PartReader) -> Result<Self, ThawError> {
+        let map = DivisibleMap::thaw(parts)?;
+        let keys = map.iter().map(|(key, _)| key);
+        let fault = keys.map(str::from_utf8).find_map(Result::err);
+        match fault {
+            None => Ok(Self(map)),
+            Some(error) => Err(ThawError::Malformed {
+                part: 0,
+                fault: format!("or one behind it has a key that is no text: {error}"),
+            }),
+        }
+    }
+
+    fn fork(&self) -> Option<Self> {
+        self.0.fork().map(Self)
+    }
+
+    fn merge(&mut self, fork: Self) {
+        self.0.merge(fork.0);
+    }
+
+    fn detach(&mut self) {
+        self.0.detach();
+    }
+}
+
 impl fmt::Debug for KvState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "store of {} keys", self.len())
     }
+}
+
+/// A key, which is text: requests and checkpoints bring no other.
+fn text(key: &[u8]) -> &str {
+    str::from_utf8(key).unwrap_or_default()
 }
 
 fn check_key(key: &str) -> Result<(), KvError> {

@@ -1,5 +1,6 @@
 use super::*;
 use atlas_common::{AgreedTime, SeqNo, wire};
+use atlas_smr_execution::state::through_checkpoint;
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -71,7 +72,7 @@ fn compare_and_swap_changes_only_what_is_as_expected() {
     assert_eq!(cas(Some("b"), None), (true, None));
     assert_eq!(cas(Some("b"), Some("c")), (false, None));
     assert_eq!(cas(None, Some("d")), (true, None));
-    assert_eq!(state.get("a"), Some(&Bytes::from("d")));
+    assert_eq!(state.get("a"), Some(&b"d"[..]));
 }
 
 fn page(state: &KvState, prefix: &str, after: Option<&str>, limit: u32) -> (String, bool) {
@@ -251,6 +252,35 @@ fn requests() -> impl Strategy<Value = KvRequest> {
     ]
 }
 
+fn any_request() -> impl Strategy<Value = KvRequest> {
+    let key = || "[a-d]{1,2}";
+    let operation = || {
+        prop_oneof![
+            key().prop_map(|key| KvOperation::Get { key }),
+            key().prop_map(|key| KvOperation::Delete { key }),
+            key().prop_map(|key| KvOperation::Put {
+                key,
+                value: "t".into()
+            }),
+        ]
+    };
+    let operations = move || proptest::collection::vec(operation(), 0..3);
+    let compares = proptest::collection::vec((key(), prop::bool::ANY), 0..2);
+    let txn = (compares, operations(), operations()).prop_map(|(compares, then, otherwise)| {
+        let compare = |(key, there): (String, bool)| {
+            let expect = there.then(|| Bytes::from("x"));
+            Compare { key, expect }
+        };
+        let compares = compares.into_iter().map(compare).collect();
+        KvRequest::Txn {
+            compares,
+            then,
+            otherwise,
+        }
+    });
+    prop_oneof![2 => requests(), 1 => txn]
+}
+
 /// The same on a plain map.
 fn expected(model: &mut BTreeMap<String, Bytes>, request: KvRequest) -> KvReply {
     match request {
@@ -284,12 +314,39 @@ proptest! {
             let reply = update(&mut state, request.clone());
             prop_assert_eq!(reply, expected(&mut model, request));
         }
-        let entries = model.iter().map(|(key, value)| (key.as_str(), value));
+        let entries = model.iter().map(|(key, value)| (key.as_str(), &value[..]));
         prop_assert!(state.iter().eq(entries));
-        // The encoding follows from the entries alone, and leads back to them.
-        let encoded = wire::encode(&state).unwrap();
-        prop_assert_eq!(&encoded, &wire::encode(&model).unwrap());
-        prop_assert!(wire::decode::<KvState>(&encoded, usize::MAX) == Ok(state));
+        // A checkpoint leads back to the same entries in the same parts.
+        let (root, thawed) = through_checkpoint(&state, 1000).unwrap();
+        prop_assert!(thawed == state);
+        prop_assert_eq!(through_checkpoint(&thawed, 1000).unwrap().0, root);
+    }
+
+    /// Whatever a request says that it does not concern, it neither reads nor changes.
+    #[test]
+    fn a_request_keeps_to_the_keys_that_it_declares(
+        before in proptest::collection::vec(requests(), 0..40),
+        request in any_request(),
+        others in proptest::collection::vec(("[a-d]{1,2}", "[x-z]".prop_map(Bytes::from)), 0..20),
+    ) {
+        let mut state = KvState::default();
+        for request in before {
+            update(&mut state, request);
+        }
+        let keys = request.keys();
+        // Keys that the request does not name are changed under it.
+        let mut changed = state.clone();
+        let foreign = |key: &str| !keys.names(key.as_bytes());
+        let others: Vec<_> = others.into_iter().filter(|(key, _)| foreign(key)).collect();
+        for (key, value) in &others {
+            changed.put(key, value).unwrap();
+        }
+        let reply = update(&mut state, request.clone());
+        prop_assert_eq!(update(&mut changed, request), reply);
+        for (key, value) in &others {
+            state.put(key, value).unwrap();
+        }
+        prop_assert!(changed == state);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::checkers::execution::{Label, Ran};
 use crate::checkers::history::{Answer, Call};
 use atlas_common::wire;
 use atlas_kv::{Kv, KvReply, KvRequest, KvState};
-use atlas_smr_execution::{Application, ApplicationData, ExecutionContext};
+use atlas_smr_execution::{Application, ApplicationData, ExecutionContext, ReadWriteSet};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,10 @@ impl Application for SimApp {
         let result = hash(&reply);
         self.ran.lock().push(Ran { label, result });
         reply
+    }
+
+    fn keys(&self, labelled: &Labelled) -> ReadWriteSet {
+        self.kv.keys(&labelled.request)
     }
 
     fn read(&self, state: &KvState, labelled: Labelled) -> KvReply {

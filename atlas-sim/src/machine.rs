@@ -3,22 +3,19 @@
 use crate::app::SimApp;
 use crate::checkers::execution::Ran;
 use crate::protocol::SimProtocol;
+use atlas_common::parts::StateDescriptor;
 use atlas_common::{ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::{CoreInput, Decision};
-use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::SessionUpdate;
-use atlas_smr_execution::{Execute, Executor, ExecutorConfig};
-use atlas_smr_replica::store::Image;
-use bytes::Bytes;
+use atlas_smr_execution::{Execute, Executor, ExecutorConfig, InstallError, PartSource, Snapshot};
 
 /// The executor, and what its application reports.
 #[derive(Debug)]
 pub(crate) struct Machine {
     executor: Executor<SimApp>,
     app: SimApp,
-    chunk_bytes: usize,
 }
 
 /// What came of some decisions.
@@ -29,7 +26,7 @@ pub(crate) struct Executed {
     pub(crate) sessions: Vec<SessionUpdate>,
     pub(crate) last_given: SessionId,
     pub(crate) ran: Vec<(SeqNo, Vec<Ran>)>,
-    pub(crate) checkpoints: Vec<Image>,
+    pub(crate) checkpoints: Vec<Snapshot>,
 }
 
 impl Machine {
@@ -44,15 +41,11 @@ impl Machine {
         if bug == Some(LOST_SESSIONS) {
             plant_lost_sessions(&mut executor);
         }
-        Self {
-            executor,
-            app,
-            chunk_bytes: limits.chunk_bytes,
-        }
+        Self { executor, app }
     }
 
-    /// Executes decisions. Fails when the state cannot be encoded.
-    pub(crate) fn execute(&mut self, decisions: &[Decision]) -> Result<Executed, String> {
+    /// Executes decisions.
+    pub(crate) fn execute(&mut self, decisions: &[Decision]) -> Executed {
         let mut all = Executed::default();
         for decision in decisions {
             if decision.seq <= self.executor.executed() {
@@ -63,20 +56,11 @@ impl Machine {
             all.sessions.extend(applied.sessions);
             let ran = std::mem::take(&mut *self.app.ran.lock());
             all.ran.push((decision.seq, ran));
-            if let Some(snapshot) = applied.snapshot {
-                let image = snapshot
-                    .into_chunks(self.chunk_bytes)
-                    .map_err(|e| e.to_string())?;
-                all.checkpoints.push(Image {
-                    id: image.id,
-                    manifest: image.manifest,
-                    chunks: image.chunks,
-                });
-            }
+            all.checkpoints.extend(applied.snapshot);
         }
         all.seq = self.executor.executed();
         all.last_given = self.executor.sessions().last_given();
-        Ok(all)
+        all
     }
 
     pub(crate) fn retransmit(
@@ -96,12 +80,10 @@ impl Machine {
     pub(crate) fn install(
         &mut self,
         id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
-    ) -> Result<(), String> {
-        self.executor
-            .install(id, manifest, chunks)
-            .map_err(|error| error.to_string())
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
+    ) -> Result<(), InstallError> {
+        self.executor.install_parts(id, descriptor, source)
     }
 
     pub(crate) fn executed(&self) -> SeqNo {

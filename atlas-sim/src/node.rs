@@ -24,6 +24,7 @@ use atlas_core::{Recipients, Timers};
 use atlas_persistent_log::SimStorage;
 use atlas_smr_core::core::{CoreEffect, CoreInput, CoreStatus, CoreTimer, Moment, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
+use atlas_smr_replica::store::StoreJob;
 use disk::Disk;
 use execution::Job;
 use reads::Reads;
@@ -310,8 +311,25 @@ impl<P: SimProtocol> Node<P> {
                 certificate,
                 frontier,
             } => self.save_certificate(certificate, frontier, shared),
-            CoreEffect::ServeOffer { to, above } => self.serve_offer(to, above, shared),
-            CoreEffect::ServeChunk { to, seq, index } => self.serve_chunk(to, seq, index, shared),
+            CoreEffect::ServeOffer { to, above } => {
+                self.store_later(StoreJob::Offer { to, above }, shared);
+            }
+            CoreEffect::ServeParts { to, digests } => {
+                self.store_later(StoreJob::Parts { to, digests }, shared);
+            }
+            CoreEffect::TransferTarget(target) => {
+                self.store_later(StoreJob::Target(target), shared);
+            }
+            CoreEffect::LookUpParts(question) => {
+                self.store_later(StoreJob::LookUp(question), shared);
+            }
+            CoreEffect::KeepParts(blobs) => self.store_later(StoreJob::Keep(blobs), shared),
+            CoreEffect::RepairParts(blobs) => self.store_later(StoreJob::Repair(blobs), shared),
+            CoreEffect::Unrepairable(digests) => {
+                let count = digests.len();
+                let line = format_args!("finds {count} damaged parts nowhere");
+                shared.line(Name(self.id), line);
+            }
             CoreEffect::InstallState(state) => self.enqueue(Job::Install(state), shared),
             CoreEffect::ReadAt { id, seq } => self.allow_read(id, seq, shared),
             CoreEffect::ReadRefused(id) => self.refuse_read(id, shared),

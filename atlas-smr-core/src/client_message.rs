@@ -115,6 +115,8 @@ pub struct StatusReport {
     pub view_changes: u64,
     /// Whether it is fetching what it missed.
     pub catching_up: bool,
+    /// Of the state that it is fetching: how many bytes are here, and how many it has.
+    pub fetching: Option<(u64, u64)>,
     /// The replicas it is connected to.
     pub connected: Vec<NodeId>,
 }

@@ -32,7 +32,6 @@ pub mod checkpoint;
 pub mod client_message;
 pub mod core;
 pub mod decisions;
-pub mod manifest;
 pub mod message;
 pub mod pool;
 pub mod request_pre_processing;

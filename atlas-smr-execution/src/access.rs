@@ -42,6 +42,26 @@ impl ReadWriteSet {
         self.with(key, true)
     }
 
+    /// Whether a key (or one with the same hash) is among them. An unknown set names every key.
+    #[must_use]
+    pub fn names(&self, key: &[u8]) -> bool {
+        let key = hash(key);
+        let keys = self.0.as_ref();
+        keys.is_none_or(|keys| keys.iter().any(|access| access.key == key))
+    }
+
+    /// Whether the order of two requests with these sets may matter: they have a key in common that one
+    /// of them writes, or one of them is unknown.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let (Some(mine), Some(theirs)) = (&self.0, &other.0) else {
+            return true;
+        };
+        let meet = |one: &Access, two: &Access| one.key == two.key && (one.writes || two.writes);
+        mine.iter()
+            .any(|one| theirs.iter().any(|two| meet(one, two)))
+    }
+
     fn with(mut self, key: &[u8], writes: bool) -> Self {
         if let Some(keys) = &mut self.0 {
             let key = hash(key);

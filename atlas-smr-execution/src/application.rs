@@ -79,6 +79,12 @@ pub trait Application: ApplicationData {
     /// [`MonolithicState`]: crate::MonolithicState
     type State: DivisibleState;
 
+    /// Whether reads are answered on threads of their own, from a clone of the state: then they neither
+    /// wait for writes nor hold them up. For states that clone in constant time, such as
+    /// [`DivisibleMap`](crate::DivisibleMap) and [`map::OrdMap`](crate::map::OrdMap); a clone is made
+    /// for the first read after a write.
+    const CONCURRENT_READS: bool = false;
+
     /// The state before the first request; the same on every replica.
     fn initial_state(&self) -> Self::State;
 

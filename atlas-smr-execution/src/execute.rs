@@ -7,10 +7,9 @@ use atlas_common::{AgreedTime, ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::{Manifest, ManifestError};
 use atlas_smr_core::session::{SessionTable, SessionUpdate};
-use bytes::Bytes;
 use serde::Serialize;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Executes decisions on some application. Implemented by [`Executor`](crate::Executor); a replica
@@ -35,19 +34,13 @@ pub trait Execute: Send {
         source: &dyn PartSource,
     ) -> Result<(), InstallError>;
 
-    /// As [`Execute::install_parts`], from what [`Snapshot::into_chunks`] gave, and until that goes.
-    ///
-    /// # Errors
-    /// As [`Execute::install_parts`].
-    fn install(
-        &mut self,
-        id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
-    ) -> Result<(), InstallError>;
-
     /// Answers an encoded request from the state after [`Execute::executed`].
     fn read(&self, operation: &[u8]) -> OperationResult;
+
+    /// The present state, for reads on other threads; `None` when the application does not say that its
+    /// state may be cloned for that
+    /// ([`Application::CONCURRENT_READS`](crate::Application::CONCURRENT_READS)).
+    fn view(&self) -> Option<Arc<dyn ReadView>>;
 
     /// What is kept of the replies to these operations, for the client whose session it is; nothing
     /// for anybody else. A closed session is answered as such.
@@ -82,7 +75,7 @@ pub trait Execute: Send {
     fn counters(&self) -> ExecutionCounters;
 
     /// How far execution and each session have come: what the rest of the replica is told after a
-    /// start or [`Execute::install`].
+    /// start or [`Execute::install_parts`].
     fn progress(&self) -> Progress {
         let sessions = self.sessions();
         Progress {
@@ -91,6 +84,12 @@ pub trait Execute: Send {
             last_given: sessions.last_given(),
         }
     }
+}
+
+/// A state that no longer changes, to be read from any thread.
+pub trait ReadView: Send + Sync {
+    /// Answers an encoded request, as [`Execute::read`] did when the view was taken.
+    fn read(&self, operation: &[u8]) -> OperationResult;
 }
 
 /// What came of one decision.
@@ -157,17 +156,6 @@ pub enum InstallError {
         found: Digest,
         /// What was certified.
         certified: Digest,
-    },
-    /// A chunk does not fit the manifest.
-    #[error(transparent)]
-    Chunk(#[from] ManifestError),
-    /// There are more or fewer chunks than in the manifest.
-    #[error("{found} chunks instead of {expected}")]
-    Count {
-        /// How many there are.
-        found: usize,
-        /// How many there should be.
-        expected: usize,
     },
     /// A part is missing or damaged, or the certified bytes are no state of this application.
     #[error(

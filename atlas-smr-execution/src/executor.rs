@@ -8,9 +8,8 @@ mod operation;
 mod parallel;
 
 use crate::application::Application;
-use crate::chunked::{self, Framed};
 use crate::context::ExecutionContext;
-use crate::execute::{Applied, Execute, ExecutionCounters, InstallError};
+use crate::execute::{Applied, Execute, ExecutionCounters, InstallError, ReadView};
 use crate::pool::ExecutionPool;
 use crate::snapshot::{self, Head, Snapshot};
 use crate::state::{
@@ -22,7 +21,6 @@ use atlas_core::{Batch, CheckpointId, Limits};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::Manifest;
 use atlas_smr_core::session::{Admission, SessionTable, SessionUpdate};
 use bytes::Bytes;
 use history::History;
@@ -30,6 +28,7 @@ use operation::{carry_out, decode, keeps_writes};
 use parallel::{Operation, Parallel};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// What all executors of a cluster share.
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ pub struct ExecutorConfig {
 /// Everything it does follows from the decisions alone, in their order: two executors that were given
 /// the same ones have equal sessions, states and digests, and gave equal replies.
 pub struct Executor<A: Application> {
-    application: A,
+    application: Arc<A>,
     config: ExecutorConfig,
     state: A::State,
     /// For a state that cannot fork.
@@ -74,7 +73,7 @@ impl<A: Application> Executor<A> {
             state,
             pool: ExecutionPool::sequential(),
             sessions: SessionTable::new(limits.sessions_max, limits.session_replies_max),
-            application,
+            application: Arc::new(application),
             config,
             executed: SeqNo::ZERO,
             time: AgreedTime::default(),
@@ -124,25 +123,43 @@ impl<A: Application> Executor<A> {
         out: &mut Applied,
     ) {
         let operations = bundles.iter().map(|bundle| bundle.operations().len()).sum();
-        if self.history.is_none() && self.pool.is_worth(operations) {
-            let mut rest = bundles;
-            while !rest.is_empty() {
-                let (group, more) = rest.split_at(parallel::group(rest));
-                self.group(group, cx, out);
-                rest = more;
-            }
-            return;
-        }
         let pool = self.pool.clone();
-        pool.timed(operations, || {
-            for bundle in bundles {
-                let admission = self.sessions.admit(bundle, cx.seq());
-                if let Admission::Run { from } = admission {
-                    self.run(bundle, from, cx, out);
-                }
-                self.answer(bundle, admission, out);
+        let parallel = self.history.is_none() && pool.chooses_parallel(operations);
+        pool.timed(parallel, operations, || {
+            if parallel {
+                self.in_groups(bundles, cx, out);
+            } else {
+                self.one_by_one(bundles, cx, out);
             }
         });
+    }
+
+    fn one_by_one(
+        &mut self,
+        bundles: &[&RequestBundle],
+        cx: &mut ExecutionContext,
+        out: &mut Applied,
+    ) {
+        for bundle in bundles {
+            let admission = self.sessions.admit(bundle, cx.seq());
+            if let Admission::Run { from } = admission {
+                self.run(bundle, from, cx, out);
+            }
+            self.answer(bundle, admission, out);
+        }
+    }
+
+    fn in_groups(
+        &mut self,
+        mut bundles: &[&RequestBundle],
+        cx: &mut ExecutionContext,
+        out: &mut Applied,
+    ) {
+        while !bundles.is_empty() {
+            let (group, rest) = bundles.split_at(parallel::group(bundles));
+            self.group(group, cx, out);
+            bundles = rest;
+        }
     }
 
     fn group(&mut self, group: &[&RequestBundle], cx: &mut ExecutionContext, out: &mut Applied) {
@@ -163,7 +180,7 @@ impl<A: Application> Executor<A> {
             }
         }
         let limit_bytes = self.config.limits.operation_bytes_max;
-        let (application, pool) = (&self.application, &self.pool);
+        let (application, pool) = (&*self.application, &self.pool);
         let run = Parallel::new(application, pool, limit_bytes, &mut self.state);
         let mut results = run.run(operations).into_iter();
         for (bundle, admission) in group.iter().zip(admissions) {
@@ -228,7 +245,7 @@ impl<A: Application> Executor<A> {
             }
         } else if let Some(history) = self.history.take() {
             let limit_bytes = self.config.limits.operation_bytes_max;
-            self.state = history.restore(&self.application, limit_bytes);
+            self.state = history.restore(&*self.application, limit_bytes);
             self.history = History::of(&self.state);
         }
     }
@@ -382,26 +399,20 @@ impl<A: Application> Execute for Executor<A> {
         self.replace(id, &mut parts.map_err(ThawError::from)?)
     }
 
-    fn install(
-        &mut self,
-        id: &CheckpointId,
-        manifest: &Manifest,
-        chunks: &[Bytes],
-    ) -> Result<(), InstallError> {
-        self.check_age(id)?;
-        chunked::verify(id, manifest, chunks)?;
-        self.replace(id, &mut Framed::of(chunks).map_err(ThawError::from)?)
-    }
-
     fn read(&self, operation: &[u8]) -> OperationResult {
         let limit_bytes = self.config.limits.operation_bytes_max;
-        decode::<A>(operation, limit_bytes).map_or_else(
-            |result| result,
-            |request| {
-                let read = |request| self.application.read(&self.state, request);
-                carry_out::<A>(request, limit_bytes, &mut Vec::new(), read)
-            },
-        )
+        read(&*self.application, &self.state, operation, limit_bytes)
+    }
+
+    fn view(&self) -> Option<Arc<dyn ReadView>> {
+        A::CONCURRENT_READS.then(|| {
+            let view: Arc<dyn ReadView> = Arc::new(View {
+                application: Arc::clone(&self.application),
+                state: self.state.clone(),
+                limit_bytes: self.config.limits.operation_bytes_max,
+            });
+            view
+        })
     }
 
     fn retransmit(
@@ -457,6 +468,32 @@ impl<A: Application> fmt::Debug for Executor<A> {
             .field("sessions", &self.sessions.len())
             .finish_non_exhaustive()
     }
+}
+
+/// A clone of the state, and what answers from it.
+struct View<A: Application> {
+    application: Arc<A>,
+    state: A::State,
+    limit_bytes: usize,
+}
+
+impl<A: Application> ReadView for View<A> {
+    fn read(&self, operation: &[u8]) -> OperationResult {
+        read(&*self.application, &self.state, operation, self.limit_bytes)
+    }
+}
+
+fn read<A: Application>(
+    application: &A,
+    state: &A::State,
+    operation: &[u8],
+    limit_bytes: usize,
+) -> OperationResult {
+    let read = |request| {
+        let read = |request| application.read(state, request);
+        carry_out::<A>(request, limit_bytes, &mut Vec::new(), read)
+    };
+    decode::<A>(operation, limit_bytes).map_or_else(|result| result, read)
 }
 
 /// Cuts results into runs of at most `limit_bytes`, of one result at least.

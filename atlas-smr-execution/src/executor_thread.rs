@@ -2,28 +2,31 @@
 //!
 //! Decisions have a lane of their own, which reads and retransmissions never fill. Each lane is
 //! bounded. The thread takes what waits in groups, so that one wake-up and one hand-over of replies
-//! serve many decisions. A checkpoint is encoded on a second thread while execution goes on.
+//! serve many decisions. A checkpoint is encoded on a second thread while execution goes on, and reads
+//! are answered on further ones where the application allows it (`readers.rs` says why they are as
+//! linearizable as before).
 
 mod encoder;
+mod readers;
 mod worker;
 
-use crate::chunked::ChunkedImage;
 use crate::execute::{Execute, ExecutionCounters, InstallError, Progress};
+use crate::snapshot::Snapshot;
 use crate::state::{PartSource, SnapshotError};
 use atlas_common::parts::StateDescriptor;
 use atlas_common::{ClientId, Digest, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::Decision;
-use atlas_smr_core::manifest::Manifest;
-use bytes::Bytes;
+
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use serde::Serialize;
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 use thiserror::Error;
 
 /// Where an executor's thread leaves what it did. Called on that thread and on the encoder's; no
@@ -35,9 +38,12 @@ pub trait ExecutionSink: Send + Sync + 'static {
     /// Execution has come further.
     fn executed(&self, progress: Progress);
 
-    /// A checkpoint was taken. They come in the order of their decisions. (It will be a
-    /// [`CheckpointImage`](crate::CheckpointImage) when nobody stores chunks any more.)
-    fn checkpoint(&self, image: ChunkedImage);
+    /// A checkpoint is due: store it, part by part ([`Snapshot::write_to`]). They come in the order of
+    /// their decisions, on a thread that has nothing else to do.
+    ///
+    /// # Errors
+    /// When the state cannot be encoded or stored; the replica must stop then.
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<CheckpointId, SnapshotError>;
 
     /// What became of a state that was to be installed, and all sessions where it was.
     fn installed(&self, id: CheckpointId, outcome: Result<Progress, InstallError>);
@@ -72,6 +78,9 @@ pub struct ExecutorOptions {
     pub reads_max: usize,
     /// Bytes of a checkpoint's chunk.
     pub chunk_bytes: usize,
+    /// Threads that answer reads, where the application allows it; 0: the thread that executes does.
+    /// As many reads as `reads_max` may wait for them.
+    pub read_threads: usize,
 }
 
 impl ExecutorOptions {
@@ -84,6 +93,7 @@ impl ExecutorOptions {
             decisions_max: window.clamp(64, 8192),
             reads_max: 4096,
             chunk_bytes: limits.chunk_bytes,
+            read_threads: available_parallelism().map_or(1, |cores| cores.get().min(4)),
         }
     }
 }
@@ -122,11 +132,6 @@ pub struct ExecutionStats {
 enum Ordered {
     Decision(Decision),
     Decisions(Vec<Decision>),
-    Install {
-        id: CheckpointId,
-        manifest: Manifest,
-        chunks: Vec<Bytes>,
-    },
     InstallParts {
         id: CheckpointId,
         descriptor: StateDescriptor,
@@ -172,7 +177,8 @@ pub struct ExecutorThread {
 }
 
 impl ExecutorThread {
-    /// Starts a thread `<name>-execute` for an executor (and `<name>-encode` for its checkpoints).
+    /// Starts a thread `<name>-execute` for an executor (and `<name>-encode` for its checkpoints,
+    /// `<name>-read-0` and on for reads).
     ///
     /// # Errors
     /// When the operating system gives no thread.
@@ -195,8 +201,20 @@ impl ExecutorThread {
             Arc::clone(&sink),
             Arc::clone(&stats),
         )?;
+        // Whether the application allows it is asked once; it cannot change its mind.
+        let readers = match executor.view() {
+            Some(_) if options.read_threads > 0 => Some(readers::Readers::start(
+                name,
+                options.read_threads,
+                options.reads_max,
+                &sink,
+                &stats,
+            )?),
+            _ => None,
+        };
         let worker = worker::Worker::new(
             executor,
+            readers,
             Arc::clone(&sink),
             encoder,
             Arc::clone(&stats),
@@ -248,15 +266,6 @@ impl ExecutorHandle {
             id,
             descriptor,
             source,
-        });
-    }
-
-    /// As [`ExecutorHandle::install_parts`], from chunks; goes with them.
-    pub fn install(&self, id: CheckpointId, manifest: Manifest, chunks: Vec<Bytes>) {
-        self.queue(Ordered::Install {
-            id,
-            manifest,
-            chunks,
         });
     }
 
@@ -342,4 +351,10 @@ impl fmt::Debug for ExecutorHandle {
             .field("reads_waiting", &self.unordered.len())
             .finish_non_exhaustive()
     }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }

@@ -87,7 +87,6 @@
 
 mod access;
 pub mod application;
-mod chunked;
 pub mod context;
 pub mod execute;
 pub mod executor;
@@ -104,9 +103,8 @@ pub mod map {
 pub use access::ReadWriteSet;
 pub use application::{Application, ApplicationData};
 pub use atlas_smr_core::core::Decision;
-pub use chunked::ChunkedImage;
 pub use context::ExecutionContext;
-pub use execute::{Applied, Execute, ExecutionCounters, InstallError, Progress};
+pub use execute::{Applied, Execute, ExecutionCounters, InstallError, Progress, ReadView};
 pub use executor::{Executor, ExecutorConfig};
 pub use executor_thread::{
     DecisionExecutorHandle, ExecutionFailure, ExecutionSink, ExecutionStats, ExecutorHandle,

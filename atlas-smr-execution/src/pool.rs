@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// An operation has to take so long for its keys to be worth asking for.
+/// An operation has to take so long, one after the other, for its keys to be worth asking for.
 const OPERATION_NANOS_MIN: u64 = 5_000;
 /// Operations have to take so long together for other threads to be worth waking.
 const TOGETHER_NANOS_MIN: u64 = 200_000;
+/// Once in so many decisions the other way is tried, to learn whether it has become the faster one.
+const TRY_OTHER_EVERY: usize = 64;
 
 /// Threads on which an executor runs operations of one decision in parallel, when their keys
 /// ([`Application::keys`](crate::Application::keys)) do not meet and they take long enough. Clones are
@@ -27,8 +29,11 @@ struct Threads {
     threads: usize,
     /// Whether the time that operations take does not matter.
     eager: bool,
-    /// What an operation took lately, on average.
-    operation_nanos: AtomicU64,
+    /// What an operation took lately, on average: one after the other, and in parallel; 0 when that is
+    /// not known yet.
+    one_by_one_nanos: AtomicU64,
+    parallel_nanos: AtomicU64,
+    choices: AtomicUsize,
 }
 
 impl ExecutionPool {
@@ -70,67 +75,61 @@ impl ExecutionPool {
             pool,
             threads,
             eager,
-            operation_nanos: AtomicU64::new(0),
+            one_by_one_nanos: AtomicU64::new(0),
+            parallel_nanos: AtomicU64::new(0),
+            choices: AtomicUsize::new(0),
         }))))
     }
 
-    /// Whether so many operations may be worth sharing out.
-    pub(crate) fn is_worth(&self, operations: usize) -> bool {
+    /// Whether so many operations are run in parallel: when that was the faster way lately.
+    pub(crate) fn chooses_parallel(&self, operations: usize) -> bool {
         let Some(threads) = &self.0 else {
             return false;
         };
-        let nanos = threads.operation_nanos.load(Ordering::Relaxed);
-        let together = nanos.saturating_mul(operations as u64);
-        threads.eager || (nanos >= OPERATION_NANOS_MIN && together >= TOGETHER_NANOS_MIN)
+        let each = threads.one_by_one_nanos.load(Ordering::Relaxed);
+        let together = each.saturating_mul(operations as u64);
+        if threads.eager || each < OPERATION_NANOS_MIN || together < TOGETHER_NANOS_MIN {
+            return threads.eager;
+        }
+        let faster = threads.parallel_nanos.load(Ordering::Relaxed) < each;
+        let choice = threads.choices.fetch_add(1, Ordering::Relaxed) + 1;
+        faster != choice.is_multiple_of(TRY_OTHER_EVERY)
     }
 
-    /// Runs so many operations here, and notes how long they take.
-    pub(crate) fn timed<T>(&self, operations: usize, run: impl FnOnce() -> T) -> T {
-        let Some(threads) = &self.0 else {
+    /// Runs so many operations, and notes how long they take in this way.
+    pub(crate) fn timed(&self, parallel: bool, operations: usize, run: impl FnOnce()) {
+        let Some(threads) = self.0.as_ref().filter(|_| operations > 0) else {
             return run();
         };
         let start = Instant::now();
-        let result = run();
-        threads.note(operations, start.elapsed());
-        result
+        run();
+        let average = match parallel {
+            true => &threads.parallel_nanos,
+            false => &threads.one_by_one_nanos,
+        };
+        note(average, start.elapsed(), operations);
     }
 
     /// Runs jobs, each of some operations, on all threads. The results are in the order of the jobs.
     pub(crate) fn map<J: Send, R: Send>(
         &self,
-        operations: usize,
         jobs: Vec<J>,
         run: impl Fn(J) -> R + Sync,
     ) -> Vec<R> {
-        let Some(threads) = self.0.as_ref().filter(|_| jobs.len() > 1) else {
-            return self.timed(operations, || jobs.into_iter().map(run).collect());
-        };
-        threads.map(operations, jobs, &run)
+        match self.0.as_ref().filter(|_| jobs.len() > 1) {
+            Some(threads) => threads.map(jobs, &run),
+            None => jobs.into_iter().map(run).collect(),
+        }
     }
 }
 
 impl Threads {
-    fn note(&self, operations: usize, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let each = nanos / operations.max(1) as u64;
-        let before = self.operation_nanos.load(Ordering::Relaxed);
-        // Only the thread that executes notes, so nothing is lost in between.
-        let after = before - before / 8 + each / 8;
-        self.operation_nanos.store(after, Ordering::Relaxed);
-    }
-
-    fn map<J: Send, R: Send>(
-        &self,
-        operations: usize,
-        jobs: Vec<J>,
-        run: &(impl Fn(J) -> R + Sync),
-    ) -> Vec<R> {
+    fn map<J: Send, R: Send>(&self, jobs: Vec<J>, run: &(impl Fn(J) -> R + Sync)) -> Vec<R> {
         let helpers = self.threads.min(jobs.len()) - 1;
         let jobs: Vec<_> = jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
         let results: Vec<_> = jobs.iter().map(|_| Mutex::new(None)).collect();
-        let (next, busy) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let next = AtomicUsize::new(0);
         let work = || {
-            let start = Instant::now();
             while let Some((job, result)) = {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 jobs.get(index).zip(results.get(index))
@@ -138,8 +137,6 @@ impl Threads {
                 let job = job.lock().take();
                 *result.lock() = job.map(run);
             }
-            let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            busy.fetch_add(nanos, Ordering::Relaxed);
         };
         self.pool.in_place_scope(|scope| {
             for _ in 0..helpers {
@@ -147,10 +144,21 @@ impl Threads {
             }
             work();
         });
-        self.note(operations, Duration::from_nanos(busy.into_inner()));
         // Every job was taken by somebody, and a panic of one has gone through here.
         results.into_iter().filter_map(Mutex::into_inner).collect()
     }
+}
+
+/// Moves an average of what an operation takes. Only the thread that executes does, so that nothing is
+/// lost in between.
+fn note(average: &AtomicU64, time: Duration, operations: usize) {
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let each = (nanos / operations as u64).max(1);
+    let after = match average.load(Ordering::Relaxed) {
+        0 => each,
+        before => before - before / 8 + each / 8,
+    };
+    average.store(after, Ordering::Relaxed);
 }
 
 impl fmt::Debug for ExecutionPool {

@@ -1,6 +1,5 @@
 //! Snapshots: a state held still, and cut into parts.
 
-use crate::chunked::{self, ChunkedImage};
 use crate::execute::InstallError;
 use crate::state::{
     DivisibleState, FrozenState, PartBytes, PartReader, PartWriter, SnapshotError, ThawError,
@@ -124,6 +123,12 @@ impl Snapshot {
         self.head.seq
     }
 
+    /// The epoch it was taken in.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Cuts head and state into parts of at most `chunk_bytes`. What has to be encoded for that is
     /// encoded once, part by part.
     ///
@@ -146,15 +151,21 @@ impl Snapshot {
         })
     }
 
-    /// As [`Snapshot::into_image`], as one stream in chunks of a fixed size.
-    ///
-    /// Goes, with [`ChunkedImage`] and [`Execute::install`](crate::Execute::install), when nobody
-    /// stores chunks any more.
+    /// Hands head and state, cut as by [`Snapshot::into_image`], to `take` part by part: of a state that
+    /// is encoded for it no more than one part is in memory a second time.
     ///
     /// # Errors
-    /// As [`Snapshot::into_image`].
-    pub fn into_chunks(self, chunk_bytes: usize) -> Result<ChunkedImage, SnapshotError> {
-        chunked::of(self.into_image(chunk_bytes)?, chunk_bytes)
+    /// As [`Snapshot::into_image`], and what `take` fails with.
+    pub fn write_to(
+        self,
+        chunk_bytes: usize,
+        take: impl FnMut(PartRef, Bytes) -> Result<(), SnapshotError> + Send + 'static,
+    ) -> Result<CheckpointId, SnapshotError> {
+        let mut writer = PartWriter::handing_over(chunk_bytes, Box::new(take));
+        self.write(&mut writer)?;
+        let (epoch, seq) = (self.epoch, self.seq());
+        let state = StateDescriptor::cut(&writer.finish().0)?.0.root();
+        Ok(CheckpointId { epoch, seq, state })
     }
 
     /// The digest that [`Snapshot::into_image`] would give, without keeping the parts.

@@ -10,8 +10,10 @@ pub use monolithic::{FrozenMonolith, MonolithicState};
 pub(crate) use parts::{CheckedParts, PartBytes};
 pub use parts::{PartError, PartReader, PartSource, PartStream, PartUnavailable, PartWriter};
 
-use atlas_common::parts::PartsError;
+use atlas_common::Digest;
+use atlas_common::parts::{PartsError, StateDescriptor};
 use atlas_common::wire::{DecodeError, EncodeError};
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// A state that can be checkpointed and transferred in parts.
@@ -85,6 +87,9 @@ pub enum SnapshotError {
     /// The application panicked while its state was encoded.
     #[error("the application panicked while its state was encoded")]
     Panicked,
+    /// Whoever takes the parts cannot.
+    #[error("the checkpoint cannot be stored: {0}")]
+    Store(String),
 }
 
 /// Parts that are not a state's.
@@ -110,4 +115,27 @@ pub enum ThawError {
         /// How many bytes.
         bytes: u64,
     },
+}
+
+/// Takes a state through a checkpoint with parts of at most `chunk_bytes`: its root, and what is thawed
+/// from it. For tests of states of one's own.
+///
+/// # Errors
+/// When the state cannot be cut or put together again.
+pub fn through_checkpoint<S: DivisibleState>(
+    state: &S,
+    chunk_bytes: usize,
+) -> Result<(Digest, S), Box<dyn std::error::Error>> {
+    let mut writer = PartWriter::keeping(chunk_bytes);
+    state.freeze().write_parts(&mut writer)?;
+    let (refs, parts) = writer.finish();
+    let (descriptor, pages) = StateDescriptor::cut(&refs)?;
+    let blobs = pages.into_iter().chain(parts);
+    let source: BTreeMap<_, _> = blobs.map(|blob| (Digest::of(&blob), blob)).collect();
+    let mut reader = CheckedParts::new(&descriptor, &source, chunk_bytes)?;
+    let thawed = S::thaw(&mut reader)?;
+    match reader.bytes_left() {
+        0 => Ok((descriptor.root(), thawed)),
+        bytes => Err(ThawError::LeftOver { bytes }.into()),
+    }
 }

@@ -29,7 +29,9 @@ impl Replica {
     /// Begins to compose a replica that runs `application`.
     pub fn builder<A: Application>(application: A) -> ReplicaBuilder {
         ReplicaBuilder {
-            executor: Box::new(move |config| Box::new(Executor::new(application, config))),
+            executor: Box::new(move |config, pool| {
+                Box::new(Executor::new(application, config).with_pool(pool))
+            }),
             protocols: ProtocolRegistry::default(),
             node: None,
             network: None,

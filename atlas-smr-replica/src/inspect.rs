@@ -9,8 +9,8 @@ use atlas_persistent_log::birth;
 use atlas_persistent_log::log::{self, TornTail};
 use atlas_persistent_log::storage::ReadOnly;
 use atlas_persistent_log::{
-    CheckpointError, CheckpointStore, FileStorage, LogError, LogOptions, SealedError, Storage,
-    StorageError,
+    FileStorage, LogError, LogOptions, PartStore, SealedError, Storage, StorageError, StoreError,
+    StoreOptions,
 };
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ pub struct InspectedCheckpoint {
     /// The last decision whose effects it holds.
     pub seq: SeqNo,
     /// What certifies it; `None` where nothing does yet.
-    pub found: Result<Option<FoundCheckpoint>, CheckpointError>,
+    pub found: Result<Option<FoundCheckpoint>, StoreError>,
     /// What is wrong with its contents.
     pub damage: Vec<String>,
 }
@@ -67,7 +67,7 @@ pub enum InspectError {
     Storage(#[from] StorageError),
     /// The checkpoints cannot be listed.
     #[error("the checkpoints: {0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] StoreError),
     /// The cluster's protocol is not known here.
     #[error("protocol `{0}` is not known here")]
     UnknownProtocol(&'static str),
@@ -114,11 +114,8 @@ impl Inspection {
         let files = Arc::new(FileStorage::open(&node.data_dir)?);
         let storage: Arc<dyn Storage> = Arc::new(ReadOnly::new(files));
         let options = LogOptions::new(*node.cluster.genesis());
-        let checkpoints = recovery::open_checkpoints(
-            Arc::clone(&storage),
-            *node.cluster.genesis(),
-            node.cluster.limits(),
-        )?;
+        let layout = StoreOptions::new(*node.cluster.genesis());
+        let checkpoints = PartStore::look_at(Arc::clone(&storage), layout)?;
         Ok(Self {
             directory: node.data_dir.clone(),
             protocol,
@@ -212,13 +209,19 @@ fn inspect_log(recovered: log::Recovered, tools: &dyn ProtocolTools) -> Inspecte
     inspected
 }
 
-fn inspect_checkpoints(
-    store: &CheckpointStore,
-) -> Result<Vec<InspectedCheckpoint>, CheckpointError> {
+fn inspect_checkpoints(store: &PartStore) -> Result<Vec<InspectedCheckpoint>, StoreError> {
     let inspect = |seq| InspectedCheckpoint {
         seq,
         found: recovery::read_certified(store, seq),
-        damage: recovery::damage_of(store, seq),
+        damage: damage_of(store, seq),
     };
     Ok(store.list()?.into_iter().map(inspect).collect())
+}
+
+/// What is wrong with a checkpoint, all of which is read for it.
+fn damage_of(store: &PartStore, seq: SeqNo) -> Vec<String> {
+    match store.verify(seq) {
+        Ok(damage) => damage.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![error.to_string()],
+    }
 }

@@ -8,20 +8,21 @@ use crate::recovery::{self, OpenError, OpenOptions, Opened};
 use crate::registry::{ProtocolSettings, SettingsError};
 use crate::shared::Shared;
 use crate::sink::Sink;
-use crate::store::StoreThread;
+use crate::store::{StoreKeeper, StoreThread};
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
 use atlas_common::crypto::{KeyPair, KnownKeys, Signer, Verifier};
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
-    CheckpointError, Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions,
-    SimStorage, Storage,
+    Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, SimStorage, Storage,
 };
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
 use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
-use atlas_smr_execution::{Execute, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError};
+use atlas_smr_execution::{
+    Execute, ExecutionPool, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,9 +71,6 @@ pub enum StartError {
     /// The client for calls through the replica's handle cannot be made.
     #[error(transparent)]
     Client(#[from] ConnectError),
-    /// A checkpoint cannot be read.
-    #[error("the checkpoints: {0}")]
-    Checkpoint(#[from] CheckpointError),
     /// The system gives no thread.
     #[error("the system gives no thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -82,7 +80,8 @@ pub enum StartError {
 }
 
 /// Makes the executor of an application that only the builder knows by type.
-pub(crate) type MakeExecutor = Box<dyn FnOnce(ExecutorConfig) -> Box<dyn Execute> + Send>;
+pub(crate) type MakeExecutor =
+    Box<dyn FnOnce(ExecutorConfig, ExecutionPool) -> Box<dyn Execute> + Send>;
 
 /// Everything a core is composed of, before its protocol is known by type.
 pub(crate) struct CoreSeat {
@@ -175,22 +174,24 @@ pub(crate) fn seat<P: OrderingProtocol>(
         node.cluster.unordered_reads(),
         Arc::clone(&seat.network),
     ));
+    let keeper = StoreKeeper::new(opened.store, &limits);
     let store = {
         let events = Arc::clone(&events);
-        StoreThread::start(&name, opened.checkpoints.clone(), move |event| {
-            events.store(event)
-        })?
+        StoreThread::start(&name, keeper.clone(), move |event| events.store(event))?
     };
-    let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), store.sender());
-    let mut executor = (seat.executor)(ExecutorConfig {
+    let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), keeper.clone());
+    let executor_config = ExecutorConfig {
         genesis: *membership.genesis(),
         epoch: membership.epoch(),
         limits: limits.clone(),
-    });
-    if let Some(found) = &opened.checkpoint {
-        let chunks = recovery::read_chunks(&opened.checkpoints, found)?;
-        executor.install(&found.stored.certificate.id, &found.manifest, &chunks)?;
-    }
+    };
+    let pool = ExecutionPool::new(node.execution_threads)?;
+    let mut executor = (seat.executor)(executor_config, pool);
+    let mut notes = opened.notes;
+    let checkpoint = recovery::restore(opened.certified, &mut notes, |found| {
+        let id = &found.stored.certificate.id;
+        executor.install_parts(id, &found.descriptor, &keeper.source())
+    })?;
     let progress = executor.progress();
     let options = ExecutorOptions::of(&limits);
     let executor = ExecutorThread::start(&name, executor, Arc::new(sink), &options)?;
@@ -203,12 +204,13 @@ pub(crate) fn seat<P: OrderingProtocol>(
         signer: Arc::clone(&seat.keys.signer),
         seed: seed_of(&node),
         decisions_bytes_max: DECISIONS_BYTES_MAX,
+        transfer_bytes_per_second: node.transfer_bytes_per_second,
         last_lsn: opened.last_lsn,
     };
     let recovery: Recovery<P> = Recovery {
         me: node.id,
         origin: opened.origin,
-        installed: opened.checkpoint.map(|found| Installed {
+        installed: checkpoint.map(|found| Installed {
             certificate: Arc::new(found.stored.certificate),
             frontier: found.stored.frontier,
         }),
@@ -248,7 +250,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
         commands,
         local,
         shared,
-        notes: opened.notes,
+        notes,
     })
 }
 

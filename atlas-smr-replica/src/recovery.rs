@@ -3,15 +3,16 @@
 //!
 //! The same code opens real and simulated disks.
 
+use atlas_common::parts::StateDescriptor;
 use atlas_common::wire;
-use atlas_common::{Digest, Lsn};
+use atlas_common::{Digest, Lsn, SeqNo};
 use atlas_core::{CheckpointCertificate, Limits, OrderingProtocol, Origin};
 use atlas_persistent_log::birth::{self, Birth, BirthError};
 use atlas_persistent_log::{
-    CheckpointError, CheckpointOptions, CheckpointStore, LogError, LogOptions, LogWriter,
-    SealedError, Storage, StorageError,
+    LogError, LogOptions, LogWriter, PartStore, SealedError, Storage, StorageError, StoreError,
+    StoreOptions,
 };
-use atlas_smr_core::manifest::Manifest;
+use atlas_smr_execution::{InstallError, PartError, ThawError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -33,8 +34,8 @@ pub struct StoredCertificate {
 pub struct FoundCheckpoint {
     /// What certifies it.
     pub stored: StoredCertificate,
-    /// Its chunks' digests.
-    pub manifest: Manifest,
+    /// Its pages.
+    pub descriptor: StateDescriptor,
 }
 
 /// What a replica starts from.
@@ -42,8 +43,8 @@ pub struct FoundCheckpoint {
 pub struct Opened<P: OrderingProtocol> {
     /// How it came to be.
     pub origin: Origin,
-    /// The newest checkpoint that is certified and whole.
-    pub checkpoint: Option<FoundCheckpoint>,
+    /// The certified checkpoints, the newest first; see [`restore`].
+    pub certified: Vec<FoundCheckpoint>,
     /// The protocol's records.
     pub records: Vec<(Lsn, P::Record)>,
     /// The last record the log has had.
@@ -51,7 +52,7 @@ pub struct Opened<P: OrderingProtocol> {
     /// The log, ready for the next record.
     pub log: LogWriter,
     /// Where checkpoints are kept.
-    pub checkpoints: Arc<CheckpointStore>,
+    pub store: PartStore,
     /// What an operator should read: a torn tail that was cut, a damaged checkpoint passed over.
     pub notes: Vec<String>,
 }
@@ -64,7 +65,7 @@ pub enum OpenError {
     Log(#[from] LogError),
     /// The checkpoints cannot be read.
     #[error("the checkpoints: {0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] StoreError),
     /// The birth record is damaged.
     #[error("the birth record: {0}")]
     Sealed(#[from] SealedError),
@@ -136,8 +137,10 @@ pub fn open<P: OrderingProtocol>(
 ) -> Result<Opened<P>, OpenError> {
     let mut notes = Vec::new();
     let born = memory::born(&**storage, &options.genesis, &mut notes)?;
-    let checkpoints = open_checkpoints(checkpoint_storage, options.genesis, &options.limits)?;
-    let checkpoint = newest_certified(&checkpoints, &mut notes)?;
+    let store = PartStore::open(checkpoint_storage, StoreOptions::new(options.genesis))?;
+    let damage = store.damage_found().iter();
+    notes.extend(damage.map(|damage| format!("checkpoints: {damage}")));
+    let certified = certified(&store, &mut notes)?;
     let (log, recovered) = memory::open_log(storage, &options.log, &mut notes)?;
     if let Some(torn) = &recovered.torn {
         notes.push(format!(
@@ -149,44 +152,13 @@ pub fn open<P: OrderingProtocol>(
     let origin = memory::origin(storage, &options.genesis, born, &recovered)?;
     Ok(Opened {
         origin,
-        checkpoint,
+        certified,
         records: decode_records::<P>(recovered.records)?,
         last_lsn: recovered.last,
         log,
-        checkpoints: Arc::new(checkpoints),
+        store,
         notes,
     })
-}
-
-/// Opens a replica's checkpoints.
-///
-/// # Errors
-/// When the storage fails.
-pub fn open_checkpoints(
-    storage: Arc<dyn Storage>,
-    genesis: Digest,
-    limits: &Limits,
-) -> Result<CheckpointStore, CheckpointError> {
-    let chunk_bytes = u32::try_from(limits.chunk_bytes).unwrap_or(u32::MAX);
-    CheckpointStore::open(
-        storage,
-        CheckpointOptions {
-            genesis,
-            chunk_bytes,
-        },
-    )
-}
-
-/// What is wrong with the contents of a checkpoint, all of which is read for it.
-#[must_use]
-pub fn damage_of(checkpoints: &CheckpointStore, seq: atlas_common::SeqNo) -> Vec<String> {
-    let stored = match checkpoints.stored(seq) {
-        Ok(stored) => stored,
-        Err(error) => return vec![error.to_string()],
-    };
-    let read = |chunk| checkpoints.read_chunk(seq, chunk).err();
-    let damage = (0..stored.index.chunks()).filter_map(read);
-    damage.map(|error| error.to_string()).collect()
 }
 
 fn decode_records<P: OrderingProtocol>(
@@ -203,55 +175,71 @@ fn decode_records<P: OrderingProtocol>(
     records.into_iter().map(decode).collect()
 }
 
-/// The newest checkpoint that has a certificate and whose chunks are whole. Others are passed over,
-/// with a note where damage is the reason.
-fn newest_certified(
-    checkpoints: &CheckpointStore,
+/// The checkpoints that have a certificate, the newest first. Others are passed over, with a note where
+/// damage is the reason.
+fn certified(
+    store: &PartStore,
     notes: &mut Vec<String>,
-) -> Result<Option<FoundCheckpoint>, OpenError> {
-    for seq in checkpoints.list()?.into_iter().rev() {
-        match read_certified(checkpoints, seq) {
-            Ok(Some(found)) => return Ok(Some(found)),
-            Ok(None) => {}
-            Err(error) => notes.push(format!("a checkpoint was passed over: {error}")),
+) -> Result<Vec<FoundCheckpoint>, OpenError> {
+    let mut certified = Vec::new();
+    for seq in store.list()?.into_iter().rev() {
+        match read_certified(store, seq) {
+            Ok(found) => certified.extend(found),
+            Err(error) => notes.push(format!("checkpoint {seq} was passed over: {error}")),
         }
     }
-    Ok(None)
+    Ok(certified)
 }
 
 /// A stored checkpoint with its certificate, or `None` when it has none.
 ///
 /// # Errors
-/// When the store fails or the checkpoint is damaged.
+/// When the checkpoint is not there, or its metadata are damaged.
 pub fn read_certified(
-    checkpoints: &CheckpointStore,
-    seq: atlas_common::SeqNo,
-) -> Result<Option<FoundCheckpoint>, CheckpointError> {
-    let stored = checkpoints.stored(seq)?;
-    if stored.meta.certificate.is_empty() {
+    store: &PartStore,
+    seq: SeqNo,
+) -> Result<Option<FoundCheckpoint>, StoreError> {
+    let found = store.stored(seq)?;
+    if found.meta.certificate.is_empty() {
         return Ok(None);
     }
-    let limit = wire::ENCODED_BYTES_MAX;
-    let certificate = wire::decode(&stored.meta.certificate, limit);
-    let manifest = wire::decode(&stored.meta.info, limit);
-    match (certificate, manifest) {
-        (Ok(stored), Ok(manifest)) => Ok(Some(FoundCheckpoint { stored, manifest })),
-        // Both passed their checksums, so another version of Atlas wrote them.
-        _ => Err(CheckpointError::Absent { seq }),
+    let descriptor = found.descriptor.clone();
+    match wire::decode(&found.meta.certificate, wire::ENCODED_BYTES_MAX) {
+        Ok(stored) => Ok(Some(FoundCheckpoint { stored, descriptor })),
+        // It passed its checksum, so another version of Atlas wrote it.
+        Err(_) => Err(StoreError::Absent { seq }),
     }
 }
 
-/// All chunks of a stored checkpoint, each checked by the store.
+/// Has the newest checkpoint installed that can be read. One that is damaged is passed over for the one
+/// before, with a note.
 ///
 /// # Errors
-/// When a chunk is damaged or cannot be read.
-pub fn read_chunks(
-    checkpoints: &CheckpointStore,
-    found: &FoundCheckpoint,
-) -> Result<Vec<Bytes>, CheckpointError> {
-    let seq = found.stored.certificate.id.seq;
-    let count = found.manifest.chunks.len() as u64;
-    (0..count)
-        .map(|index| checkpoints.read_chunk(seq, index))
-        .collect()
+/// When a checkpoint is whole and `install` does not take it: then no other will do.
+pub fn restore(
+    certified: Vec<FoundCheckpoint>,
+    notes: &mut Vec<String>,
+    mut install: impl FnMut(&FoundCheckpoint) -> Result<(), InstallError>,
+) -> Result<Option<FoundCheckpoint>, InstallError> {
+    for found in certified {
+        match install(&found) {
+            Ok(()) => return Ok(Some(found)),
+            Err(error) if is_damage(&error) => {
+                let seq = found.stored.certificate.id.seq;
+                notes.push(format!("checkpoint {seq} was passed over: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether parts are not what they were, as opposed to a state that is none.
+const fn is_damage(error: &InstallError) -> bool {
+    matches!(
+        error,
+        InstallError::State(ThawError::Part(
+            PartError::Unavailable { .. } | PartError::Digest { .. } | PartError::Page(_)
+        ))
+    )
 }

@@ -1,27 +1,28 @@
-//! Where the executor's threads leave what they did: replies go straight to the network, the rest to
-//! the core and the checkpoint store.
+//! Where the executor's threads leave what they did: replies go straight to the network, checkpoints to
+//! the store, the rest to the core.
 
 use crate::driver::{EventQueue, InstallOutcome};
 use crate::shared::Shared;
-use crate::store::{Image, StoreJob};
+use crate::store::{JobError, StoreEvent, StoreKeeper};
 use atlas_common::ClientId;
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::Reply;
-use atlas_smr_execution::{ChunkedImage, ExecutionFailure, ExecutionSink, InstallError, Progress};
-use crossbeam_channel::Sender;
+use atlas_smr_execution::{
+    ExecutionFailure, ExecutionSink, InstallError, Progress, Snapshot, SnapshotError,
+};
 use std::sync::Arc;
 
 pub(crate) struct Sink {
     shared: Arc<Shared>,
     events: Arc<EventQueue>,
-    store: Sender<StoreJob>,
+    store: StoreKeeper,
 }
 
 impl Sink {
     pub(crate) const fn new(
         shared: Arc<Shared>,
         events: Arc<EventQueue>,
-        store: Sender<StoreJob>,
+        store: StoreKeeper,
     ) -> Self {
         Self {
             shared,
@@ -42,18 +43,14 @@ impl ExecutionSink for Sink {
         self.events.executed(progress);
     }
 
-    fn checkpoint(&self, image: ChunkedImage) {
-        let ChunkedImage {
-            id,
-            manifest,
-            chunks,
-        } = image;
-        // Only a store that has ended refuses; it ends with the replica, or has reported why.
-        drop(self.store.send(StoreJob::Write(Image {
-            id,
-            manifest,
-            chunks,
-        })));
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<CheckpointId, SnapshotError> {
+        let written = self.store.write(snapshot).map_err(|error| match error {
+            JobError::Snapshot(error) => error,
+            JobError::Store(error) => SnapshotError::Store(error.to_string()),
+        });
+        let id = written?;
+        self.events.store(StoreEvent::Written(id));
+        Ok(id)
     }
 
     fn installed(&self, id: CheckpointId, outcome: Result<Progress, InstallError>) {

@@ -6,6 +6,7 @@ use atlas_communication::NetworkCounters;
 use atlas_persistent_log::LogStats;
 use atlas_smr_core::core::{CoreCounters, CoreStatus};
 use atlas_smr_core::request_pre_processing::WorkerCounters;
+use atlas_smr_core::transfer::StateTransferCounters;
 use atlas_smr_execution::ExecutionStats;
 
 /// A replica's state at one moment.
@@ -17,6 +18,8 @@ pub struct ReplicaStatus {
     pub core: CoreStatus,
     /// What ordering has counted.
     pub counters: CoreCounters,
+    /// What has been fetched and served of states.
+    pub transfer: StateTransferCounters,
     /// What the network has counted.
     pub network: NetworkCounters,
     /// The peers that are connected.
@@ -50,6 +53,8 @@ impl ReplicaStatus {
             decisions: counters.decisions,
             decisions_transferred: counters.decisions_transferred,
             states_installed: counters.states_installed,
+            transfer: self.transfer,
+            fetching: self.core.fetching.unwrap_or_default(),
             operations: self.execution.counters.operations,
             application_failures: self.execution.counters.application_failures,
             requests_dropped: [
@@ -71,6 +76,7 @@ impl ReplicaStatus {
             "replica": self.id.0,
             "core": self.core,
             "counters": self.counters,
+            "transfer": self.transfer,
             "execution": self.execution,
             "workers": self.workers,
             "connected": self.connected.iter().map(|peer| peer.0).collect::<Vec<_>>(),

@@ -1,41 +1,32 @@
-//! The checkpoint store's thread: everything about checkpoints that touches the disk, so that neither
+//! The checkpoint store at work: everything about checkpoints that touches the disk, so that neither
 //! the core nor the executor waits for it.
 //!
-//! What the thread does with each job ([`carry_out`]) is also what the simulator does, on its
+//! What is done with each job ([`StoreKeeper::carry_out`]) is also what the simulator does, on its
 //! simulated disks.
 
-use crate::recovery::{StoredCertificate, read_certified};
-use atlas_common::{NodeId, SeqNo, wire};
-use atlas_core::{CheckpointCertificate, CheckpointId};
-use atlas_persistent_log::{CheckpointError, CheckpointMeta, CheckpointStore};
-use atlas_smr_core::manifest::Manifest;
-use atlas_smr_core::transfer::StateTransferMessage;
+mod serve;
+mod thread;
+
+pub(crate) use thread::StoreThread;
+
+use crate::recovery::StoredCertificate;
+use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::{Digest, NodeId, SeqNo, wire};
+use atlas_core::{CheckpointCertificate, CheckpointId, Limits};
+use atlas_persistent_log::{CheckpointMeta, CheckpointWriter, Damage, PartStore, StoreError};
+use atlas_smr_core::transfer::state::answer_bytes_max;
+use atlas_smr_core::transfer::{FetchedState, LookedUp, Lookup, StateTransferMessage};
+use atlas_smr_execution::{PartSource, PartUnavailable, Snapshot, SnapshotError};
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-
-/// Certified checkpoints kept: the newest, and the one before it in case the newest is damaged.
-const KEPT: usize = 2;
-/// Jobs that may wait. Offers and chunks for peers are dropped beyond; they ask again.
-const JOBS_MAX: usize = 64;
-
-/// A whole state on its way to the disk.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// What replicas vote on.
-    pub id: CheckpointId,
-    /// How the state is cut.
-    pub manifest: Manifest,
-    /// The chunks, in order.
-    pub chunks: Vec<Bytes>,
-}
+use thiserror::Error;
 
 /// Something to do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum StoreJob {
-    /// Write the executor's own checkpoint.
-    Write(Image),
+    /// Write the executor's own checkpoint, part by part.
+    Write(Snapshot),
     /// Keep a certificate with a written checkpoint.
     Certify {
         /// The certificate.
@@ -43,15 +34,16 @@ pub enum StoreJob {
         /// The protocol's bytes that travel with it.
         frontier: Bytes,
     },
-    /// Write a state that came from peers, with its certificate.
-    Install {
-        /// The certificate.
-        certificate: Arc<CheckpointCertificate>,
-        /// The protocol's bytes that travel with it.
-        frontier: Bytes,
-        /// The state.
-        image: Image,
-    },
+    /// What is being fetched from peers, and must be kept; `None`: nothing any more.
+    Target(Option<StateDescriptor>),
+    /// Which of these blobs are here.
+    LookUp(Lookup),
+    /// Keep blobs from peers.
+    Keep(Vec<Bytes>),
+    /// Put blobs from peers in the place of damaged ones.
+    Repair(Vec<Bytes>),
+    /// Make a checkpoint of a state that came from peers.
+    Install(FetchedState),
     /// Read the newest certified checkpoint above `above` for a peer.
     Offer {
         /// Who asked.
@@ -59,17 +51,13 @@ pub enum StoreJob {
         /// It has everything up to here.
         above: SeqNo,
     },
-    /// Read a chunk for a peer.
-    Chunk {
+    /// Read blobs for a peer.
+    Parts {
         /// Who asked.
         to: NodeId,
-        /// Which checkpoint.
-        seq: SeqNo,
-        /// Which chunk.
-        index: u32,
+        /// Which blobs.
+        digests: Vec<Digest>,
     },
-    /// End the thread.
-    Stop,
 }
 
 /// What became of a job.
@@ -79,145 +67,207 @@ pub enum StoreEvent {
     Written(CheckpointId),
     /// The certificate is durable.
     Certified(Arc<CheckpointCertificate>),
-    /// The state from peers is durable: the executor may take it over.
-    Installed {
-        /// The certificate.
-        certificate: Arc<CheckpointCertificate>,
-        /// The protocol's bytes that travel with it.
-        frontier: Bytes,
-        /// The state.
-        image: Image,
+    /// What the store has.
+    LookedUp(LookedUp),
+    /// So many bytes of blobs from peers are in the store.
+    Kept(u64),
+    /// The state from peers is a durable checkpoint: the executor may take it over.
+    Installed(FetchedState),
+    /// It is none: blobs are missing or damaged.
+    NotInstalled {
+        /// Its decision.
+        seq: SeqNo,
+        /// What is wrong.
+        why: String,
     },
     /// The answer for a peer.
     Read {
         /// Who asked.
         to: NodeId,
         /// What to send.
-        message: StateTransferMessage,
+        messages: Vec<StateTransferMessage>,
     },
+    /// These blobs are damaged.
+    Damaged(Vec<PartRef>),
     /// The store has failed: the replica must stop, since what it promises to keep is not kept.
-    Failed(CheckpointError),
+    Failed(JobError),
 }
 
-/// The thread, and the queue to it.
-#[derive(Debug)]
-pub(crate) struct StoreThread {
-    jobs: Sender<StoreJob>,
-    thread: Option<JoinHandle<()>>,
+/// A job that could not be done; the replica must stop.
+#[derive(Debug, Error)]
+pub enum JobError {
+    /// The store has failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The application's state cannot be stored.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
-impl StoreThread {
-    /// Starts the thread; `report` is called on it.
-    pub(crate) fn start(
-        name: &str,
-        store: Arc<CheckpointStore>,
-        report: impl Fn(StoreEvent) + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (jobs, queue) = bounded(JOBS_MAX);
-        let run = move || run(&store, &queue, &report);
-        let thread = std::thread::Builder::new()
-            .name(format!("{name}-store"))
-            .spawn(run)?;
-        Ok(Self {
-            jobs,
-            thread: Some(thread),
+/// Does what is to be done with the checkpoint store. Clones are handles to the same store.
+#[derive(Clone, Debug)]
+pub struct StoreKeeper {
+    store: PartStore,
+    chunk_bytes: usize,
+    answer_bytes: usize,
+}
+
+impl StoreKeeper {
+    /// A keeper of this store.
+    #[must_use]
+    pub fn new(store: PartStore, limits: &Limits) -> Self {
+        Self {
+            store,
+            chunk_bytes: limits.chunk_bytes,
+            answer_bytes: answer_bytes_max(limits),
+        }
+    }
+
+    /// Where an executor reads the parts of checkpoints.
+    #[must_use]
+    pub fn source(&self) -> StoreSource {
+        StoreSource(self.store.clone())
+    }
+
+    /// Does one job, on the calling thread.
+    ///
+    /// # Errors
+    /// When the store fails, the application's state cannot be stored, or a certificate comes for a
+    /// checkpoint that was never written.
+    pub fn carry_out(&self, job: StoreJob) -> Result<Vec<StoreEvent>, JobError> {
+        Ok(match job {
+            StoreJob::Write(snapshot) => vec![StoreEvent::Written(self.write(snapshot)?)],
+            StoreJob::Certify {
+                certificate,
+                frontier,
+            } => self.certify(certificate, &frontier)?,
+            StoreJob::Target(Some(target)) => {
+                self.store.begin_transfer(&target)?;
+                Vec::new()
+            }
+            StoreJob::Target(None) => {
+                self.store.end_transfer()?;
+                Vec::new()
+            }
+            StoreJob::LookUp(question) => vec![StoreEvent::LookedUp(self.look_up(&question))],
+            StoreJob::Keep(blobs) => {
+                let bytes = weight(&blobs);
+                self.store.keep(blobs)?;
+                vec![StoreEvent::Kept(bytes)]
+            }
+            StoreJob::Repair(blobs) => {
+                let bytes = weight(&blobs);
+                tracing::info!(blobs = blobs.len(), bytes, "damaged parts came from peers");
+                self.store.repair(blobs)?;
+                vec![StoreEvent::Kept(bytes)]
+            }
+            StoreJob::Install(state) => vec![self.install(state)?],
+            StoreJob::Offer { to, above } => vec![self.offer(to, above)?],
+            StoreJob::Parts { to, digests } => self.parts(to, &digests)?,
         })
     }
 
-    /// Queues a job that must not be lost; waits for room. There are never more of them than
-    /// checkpoints in the window.
-    pub(crate) fn queue(&self, job: StoreJob) {
-        // Only a thread that has ended refuses a job, and it ends when the replica does.
-        drop(self.jobs.send(job));
-    }
-
-    /// Queues a job that may be lost.
-    pub(crate) fn offer(&self, job: StoreJob) {
-        match self.jobs.try_send(job) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
-    }
-
-    /// A way to queue jobs from another thread.
-    pub(crate) fn sender(&self) -> Sender<StoreJob> {
-        self.jobs.clone()
-    }
-}
-
-impl Drop for StoreThread {
-    fn drop(&mut self) {
-        self.queue(StoreJob::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic on the thread was reported when it happened.
-            drop(thread.join());
-        }
-    }
-}
-
-fn run(store: &CheckpointStore, queue: &Receiver<StoreJob>, report: &impl Fn(StoreEvent)) {
-    while let Ok(job) = queue.recv() {
-        if matches!(job, StoreJob::Stop) {
-            return;
-        }
-        match carry_out(store, job) {
-            Ok(Some(event)) => report(event),
-            Ok(None) => {}
-            Err(error) => {
-                report(StoreEvent::Failed(error));
-                return;
+    /// Writes the executor's checkpoint: durable on return.
+    pub(crate) fn write(&self, snapshot: Snapshot) -> Result<CheckpointId, JobError> {
+        let seq = snapshot.seq();
+        // After a restart the executor comes again to checkpoints that it had written.
+        match self.store.stored(seq) {
+            Ok(stored) => {
+                let (epoch, state) = (snapshot.epoch(), snapshot.digest(self.chunk_bytes)?);
+                if stored.descriptor.root() == state {
+                    return Ok(CheckpointId { epoch, seq, state });
+                }
+                self.store.remove(seq)?;
             }
+            // One that is damaged is replaced.
+            Err(StoreError::Absent { .. } | StoreError::Damaged(_)) => {}
+            Err(error) => return Err(error.into()),
         }
+        let writing = Writing::begin(&self.store, seq)?;
+        let taking = writing.clone();
+        let take = move |part: PartRef, bytes: Bytes| taking.part(part, &bytes);
+        let id = snapshot.write_to(self.chunk_bytes, take);
+        writing.finish(id)
+    }
+
+    fn certify(
+        &self,
+        certificate: Arc<CheckpointCertificate>,
+        frontier: &Bytes,
+    ) -> Result<Vec<StoreEvent>, StoreError> {
+        let seq = certificate.id.seq;
+        // A state that was installed meanwhile is newer, and this one was removed with the old.
+        let list = self.store.list()?;
+        if !list.contains(&seq) && list.iter().any(|stored| *stored > seq) {
+            return Ok(Vec::new());
+        }
+        let encoded = encode(&certificate, frontier);
+        self.store.set_certificate(seq, encoded)?;
+        self.store.retire(seq)?;
+        Ok(vec![StoreEvent::Certified(certificate)])
+    }
+
+    fn look_up(&self, question: &Lookup) -> LookedUp {
+        // A page that cannot be read is as good as missing; the store has said what is wrong with it.
+        let page = |digest: &Digest| self.store.read_part(digest).ok();
+        LookedUp {
+            ticket: question.ticket,
+            pages: question.pages.iter().map(page).collect(),
+            missing: self.store.missing(&question.parts),
+        }
+    }
+
+    fn install(&self, state: FetchedState) -> Result<StoreEvent, StoreError> {
+        let seq = state.certificate.id.seq;
+        let certificate = encode(&state.certificate, &state.frontier);
+        let stored = match self.store.stored(seq) {
+            Ok(stored) if stored.descriptor == state.descriptor => {
+                // It was here, and lacked something.
+                self.store.repair(Vec::new())?;
+                self.store.set_certificate(seq, certificate)?;
+                self.store.end_transfer()
+            }
+            other => {
+                if other.is_ok() {
+                    self.store.remove(seq)?;
+                }
+                let meta = CheckpointMeta {
+                    seq,
+                    certificate,
+                    ..CheckpointMeta::default()
+                };
+                let committed = self.store.commit(meta, state.descriptor.clone());
+                committed.map(drop)
+            }
+        };
+        match stored {
+            Ok(()) => {
+                self.store.retire(seq)?;
+                Ok(StoreEvent::Installed(state))
+            }
+            Err(
+                error @ (StoreError::Incomplete { .. }
+                | StoreError::NoSuchBlob { .. }
+                | StoreError::Damaged(_)),
+            ) => Ok(StoreEvent::NotInstalled {
+                seq,
+                why: error.to_string(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Blobs that are damaged, as peers are asked for them.
+    fn damaged(&self, found: &[Damage]) -> Vec<PartRef> {
+        // A damaged record does not tell the size; it is at most that of a part.
+        let bytes = u32::try_from(self.chunk_bytes).unwrap_or(u32::MAX);
+        let digests = found.iter().filter_map(|damage| damage.digest);
+        digests.map(|digest| PartRef { digest, bytes }).collect()
     }
 }
 
-/// Does one job, on the calling thread. [`StoreJob::Stop`] has no outcome.
-///
-/// # Errors
-/// When the store fails, or a certificate comes for a checkpoint that was never written.
-pub fn carry_out(
-    store: &CheckpointStore,
-    job: StoreJob,
-) -> Result<Option<StoreEvent>, CheckpointError> {
-    Ok(match job {
-        StoreJob::Write(image) => {
-            write(store, &image, Bytes::new())?;
-            Some(StoreEvent::Written(image.id))
-        }
-        StoreJob::Certify {
-            certificate,
-            frontier,
-        } => {
-            let seq = certificate.id.seq;
-            // A state that was installed meanwhile is newer, and this one was removed with the old.
-            let list = store.list()?;
-            if !list.contains(&seq) && list.iter().any(|stored| *stored > seq) {
-                return Ok(None);
-            }
-            store.set_certificate(seq, encode(&certificate, &frontier))?;
-            prune(store, seq)?;
-            Some(StoreEvent::Certified(certificate))
-        }
-        StoreJob::Install {
-            certificate,
-            frontier,
-            image,
-        } => {
-            write(store, &image, encode(&certificate, &frontier))?;
-            prune(store, certificate.id.seq)?;
-            Some(StoreEvent::Installed {
-                certificate,
-                frontier,
-                image,
-            })
-        }
-        StoreJob::Offer { to, above } => Some(read(to, offer(store, above)?)),
-        StoreJob::Chunk { to, seq, index } => Some(read(to, chunk(store, seq, index))),
-        StoreJob::Stop => None,
-    })
-}
-
-const fn read(to: NodeId, message: StateTransferMessage) -> StoreEvent {
-    StoreEvent::Read { to, message }
+fn weight(blobs: &[Bytes]) -> u64 {
+    blobs.iter().map(|blob| blob.len() as u64).sum()
 }
 
 #[expect(
@@ -235,67 +285,59 @@ fn encode(certificate: &CheckpointCertificate, frontier: &Bytes) -> Bytes {
         .into()
 }
 
-#[expect(clippy::expect_used, reason = "a manifest is numbers and digests")]
-fn write(
-    store: &CheckpointStore,
-    image: &Image,
-    certificate: Bytes,
-) -> Result<(), CheckpointError> {
-    // After a restart the executor comes again to checkpoints that it had written, uncertified.
-    if store.list()?.contains(&image.id.seq) {
-        store.remove(image.id.seq)?;
-    }
-    let mut writer = store.begin(image.id.seq)?;
-    for chunk in &image.chunks {
-        writer.write(chunk)?;
-    }
-    let info = wire::encode(&image.manifest)
-        .expect("numbers and digests encode")
-        .into();
-    let seq = image.id.seq;
-    writer.commit(CheckpointMeta {
-        seq,
-        certificate,
-        frontier: Bytes::new(),
-        info,
-    })?;
-    Ok(())
+/// A checkpoint that is being written, shared with what takes its parts.
+#[derive(Clone)]
+struct Writing(Arc<Mutex<Written>>);
+
+struct Written {
+    writer: Option<CheckpointWriter>,
+    failure: Option<StoreError>,
 }
 
-/// Keeps the newest certified checkpoints up to `certified`, and all above it, which still wait for
-/// their certificate.
-fn prune(store: &CheckpointStore, certified: SeqNo) -> Result<(), CheckpointError> {
-    let mut old = store.list()?;
-    old.retain(|seq| *seq <= certified);
-    old.sort_unstable();
-    for seq in old.iter().rev().skip(KEPT) {
-        store.remove(*seq)?;
+impl Writing {
+    fn begin(store: &PartStore, seq: SeqNo) -> Result<Self, StoreError> {
+        let writer = Some(store.begin(seq)?);
+        let failure = None;
+        Ok(Self(Arc::new(Mutex::new(Written { writer, failure }))))
     }
-    Ok(())
-}
 
-fn offer(store: &CheckpointStore, above: SeqNo) -> Result<StateTransferMessage, CheckpointError> {
-    for seq in store.list()?.into_iter().rev().filter(|seq| *seq > above) {
-        if let Ok(Some(found)) = read_certified(store, seq) {
-            let StoredCertificate {
-                certificate,
-                frontier,
-            } = found.stored;
-            let manifest = found.manifest;
-            return Ok(StateTransferMessage::Offer {
-                certificate,
-                frontier,
-                manifest,
-            });
+    fn part(&self, part: PartRef, bytes: &Bytes) -> Result<(), SnapshotError> {
+        let mut written = self.0.lock();
+        let Some(writer) = &mut written.writer else {
+            return Err(SnapshotError::Store("it failed before".to_owned()));
+        };
+        let Err(error) = writer.part(part, bytes) else {
+            return Ok(());
+        };
+        let why = error.to_string();
+        written.failure = Some(error);
+        Err(SnapshotError::Store(why))
+    }
+
+    fn finish(self, id: Result<CheckpointId, SnapshotError>) -> Result<CheckpointId, JobError> {
+        let mut written = self.0.lock();
+        if let Some(error) = written.failure.take() {
+            return Err(error.into());
         }
+        let id = id?;
+        let seq = id.seq;
+        if let Some(writer) = written.writer.take() {
+            writer.commit(CheckpointMeta {
+                seq,
+                ..CheckpointMeta::default()
+            })?;
+        }
+        Ok(id)
     }
-    Ok(StateTransferMessage::Gone { seq: above })
 }
 
-/// A chunk that cannot be read is as good as gone: the peer asks another.
-fn chunk(store: &CheckpointStore, seq: SeqNo, index: u32) -> StateTransferMessage {
-    match store.read_chunk(seq, u64::from(index)) {
-        Ok(bytes) => StateTransferMessage::Chunk { seq, index, bytes },
-        Err(_) => StateTransferMessage::Gone { seq },
+/// The parts of checkpoints, for executors.
+#[derive(Clone, Debug)]
+pub struct StoreSource(pub PartStore);
+
+impl PartSource for StoreSource {
+    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable> {
+        let read = self.0.read_part(digest);
+        read.map_err(|error| PartUnavailable(error.to_string()))
     }
 }

@@ -23,7 +23,8 @@ pub use atlas_core::{Limits, OrderingProtocol};
 pub use atlas_persistent_log::Durability;
 pub use atlas_smr_core::client_message::{Consistency, StatusReport};
 pub use atlas_smr_execution::{
-    Application, ApplicationData, DivisibleState, ExecutionContext, MonolithicState, map, state,
+    Application, ApplicationData, DivisibleMap, DivisibleState, ExecutionContext, MonolithicState,
+    ReadWriteSet, map, state,
 };
 pub use atlas_smr_replica::{
     ProtocolRegistry, ProtocolSettings, Replica, ReplicaBuilder, ReplicaHandle, ReplicaStatus,
@@ -45,8 +46,8 @@ pub mod protocol {
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        Application, ApplicationClient, ApplicationData, CallError, Consistency, ExecutionContext,
-        LocalCluster, LocalClusterOptions, Replica, ReplicaHandle,
+        Application, ApplicationClient, ApplicationData, CallError, Consistency, DivisibleMap,
+        ExecutionContext, LocalCluster, LocalClusterOptions, ReadWriteSet, Replica, ReplicaHandle,
     };
     pub use serde::{Deserialize, Serialize};
 }

@@ -8,7 +8,6 @@
 //! Without a directory it starts replicas in this program (`--protocol raft` for another protocol),
 //! stops one, and goes on without it.
 
-use atlas_smr::map::OrdMap;
 use atlas_smr::prelude::*;
 
 #[derive(Serialize, Deserialize)]
@@ -30,28 +29,46 @@ impl ApplicationData for Store {
 }
 
 impl Application for Store {
-    // Cheap to clone however large, so that checkpoints do not stop the store.
-    type State = OrdMap<String, String>;
+    // However large it is: a checkpoint stores, and a replica that was away fetches, what changed.
+    type State = DivisibleMap;
 
-    fn initial_state(&self) -> Self::State {
-        OrdMap::new()
+    fn initial_state(&self) -> DivisibleMap {
+        DivisibleMap::new()
     }
 
-    fn update(&self, map: &mut Self::State, request: Request, _: &mut ExecutionContext) -> Reply {
+    fn update(&self, map: &mut DivisibleMap, request: Request, _: &mut ExecutionContext) -> Reply {
         match request {
-            Request::Put(key, value) => map.insert(key, value),
-            Request::Get(key) => map.get(&key).cloned(),
-            Request::Remove(key) => map.remove(&key),
+            // A request is smaller than the map's limits: it is refused for neither key nor value.
+            Request::Put(key, value) => {
+                let previous = map.insert(key.as_bytes(), value.as_bytes()).ok().flatten();
+                previous.map(|value| text(&value))
+            }
+            Request::Get(key) => map.get(key.as_bytes()).map(text),
+            Request::Remove(key) => map.remove(key.as_bytes()).map(|value| text(&value)),
         }
     }
 
-    fn read(&self, map: &Self::State, request: Request) -> Reply {
+    fn read(&self, map: &DivisibleMap, request: Request) -> Reply {
         match request {
-            Request::Get(key) => map.get(&key).cloned(),
+            Request::Get(key) => map.get(key.as_bytes()).map(text),
             // Changes are ordered or they do not happen.
             Request::Put(..) | Request::Remove(_) => None,
         }
     }
+
+    // Requests for different keys may run at the same time.
+    fn keys(&self, request: &Request) -> ReadWriteSet {
+        match request {
+            Request::Get(key) => ReadWriteSet::nothing().read(key.as_bytes()),
+            Request::Put(key, _) | Request::Remove(key) => {
+                ReadWriteSet::nothing().write(key.as_bytes())
+            }
+        }
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }
 
 #[tokio::main]

@@ -132,3 +132,20 @@ fn newest_log(directory: &Path) -> std::path::PathBuf {
     };
     entries.filter(is_log).max().expect("a log")
 }
+
+#[test]
+fn a_checkpoint_is_taken_when_it_is_asked_for() {
+    let cluster = Cluster::start_with("raft", 3, &["--checkpoint-interval", "50"]);
+    let (code, text) = run(&mut cluster.kv(&["put", "key", "value"]));
+    assert_eq!(code, 0, "{text}");
+    let take = || {
+        let mut command = atlas();
+        command.arg("checkpoint").arg("--client");
+        run(command.arg(cluster.path("client-0")))
+    };
+    let (code, text) = take();
+    assert!(code == 0 && text.starts_with("checkpoint 50: "), "{text}");
+    // Nothing has happened since: it is the one that is there.
+    let (code, text) = take();
+    assert!(code == 0 && text.starts_with("checkpoint 50: "), "{text}");
+}

@@ -74,16 +74,33 @@ impl PartStore {
     /// # Errors
     /// When the storage fails, or a file is of another cluster or version.
     pub fn open(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Self, StoreError> {
+        remove_unfinished(&*storage)?;
+        Self::open_with(storage, options, take_over_incoming)
+    }
+
+    /// Opens a store to look at it: nothing is cleaned up, and what an interrupted transfer left is not
+    /// seen.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn look_at(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Self, StoreError> {
+        Self::open_with(storage, options, |_, _, _| Ok(()))
+    }
+
+    fn open_with(
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+        take_over: impl FnOnce(&Arc<dyn Storage>, &StoreOptions, &mut Index) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         let pack_bytes = options.pack_bytes.clamp(1, PACK_BYTES_MAX);
         let options = StoreOptions {
             pack_bytes,
             ..options
         };
         let mut found = Vec::new();
-        remove_unfinished(&*storage)?;
         let mut index = Index::default();
         read_packs(&*storage, &options, &mut index, &mut found)?;
-        take_over_incoming(&storage, &options, &mut index)?;
+        take_over(&storage, &options, &mut index)?;
         let checkpoints = read_checkpoints(&*storage, &options, &mut found)?;
         for damage in &found {
             tracing::warn!(%damage, "found when the store was opened");

@@ -277,43 +277,59 @@ impl BadTransfers {
         })
     }
 
+    /// Altered, too large, too many, unasked for, or none.
+    fn parts<P: SimProtocol>(blobs: &mut Vec<Bytes>, power: &mut Power<'_, P>) {
+        match power.rng.below(6) {
+            0 => blobs.clear(),
+            1 => blobs.push(Bytes::new()),
+            2 => blobs.push(Bytes::from(vec![7; 2 << 20])),
+            3 => blobs.resize(300, Bytes::from_static(b"mine")),
+            4 => blobs.truncate(1),
+            _ => {
+                if let Some(first) = blobs.first_mut() {
+                    let mut wrong = first.to_vec();
+                    if let Some(byte) = wrong.first_mut() {
+                        *byte ^= 1;
+                    }
+                    *first = wrong.into();
+                }
+            }
+        }
+    }
+
     fn state<P: SimProtocol>(
         message: StateTransferMessage,
         power: &mut Power<'_, P>,
     ) -> Option<StateTransferMessage> {
         Some(match message {
-            StateTransferMessage::Chunk { seq, index, bytes } => {
-                let bytes = match power.rng.below(4) {
-                    0 => return None,
-                    1 => Bytes::new(),
-                    2 => vec![7; bytes.len() * 4].into(),
-                    _ => {
-                        let mut wrong = bytes.to_vec();
-                        if let Some(byte) = wrong.first_mut() {
-                            *byte ^= 1;
-                        }
-                        wrong.into()
-                    }
-                };
-                StateTransferMessage::Chunk { seq, index, bytes }
+            StateTransferMessage::Parts { mut blobs } => {
+                Self::parts(&mut blobs, power);
+                if power.rng.chance(0.2) {
+                    return None;
+                }
+                StateTransferMessage::Parts { blobs }
             }
             StateTransferMessage::Offer {
                 mut certificate,
                 frontier,
-                mut manifest,
+                mut descriptor,
             } => {
-                match power.rng.below(3) {
+                match power.rng.below(5) {
                     0 => certificate.id.seq = certificate.id.seq.plus(1000),
-                    1 => manifest.total_bytes = u64::MAX,
-                    // A true offer, whose chunks will be wrong.
+                    1 => descriptor.total_bytes = u64::MAX,
+                    2 => descriptor.parts = 1 << 60,
+                    3 => descriptor.pages.reverse(),
+                    // A true offer, whose parts will be wrong.
                     _ => {}
                 }
                 StateTransferMessage::Offer {
                     certificate,
                     frontier,
-                    manifest,
+                    descriptor,
                 }
             }
+            // It has nothing of what it was asked for, or everything.
+            StateTransferMessage::Gone { .. } => StateTransferMessage::Parts { blobs: Vec::new() },
             other => other,
         })
     }

@@ -33,7 +33,7 @@ fn stored(storage: &SimStorage, flip: Flip) -> Vec<(String, u64)> {
     let names = storage.list().unwrap_or_default();
     let wanted = names.into_iter().filter(|name| match flip {
         Flip::Log => name.starts_with("log-"),
-        Flip::At(_) => !name.starts_with("checkpoint-"),
+        Flip::At(_) => true,
     });
     let length = |name: String| {
         let bytes = storage.live_bytes(&name).unwrap_or_default();

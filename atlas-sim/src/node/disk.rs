@@ -9,16 +9,16 @@ use crate::network::exponential;
 use crate::plan::{CrashKind, DiskFault};
 use crate::protocol::{Setup, SimProtocol};
 use crate::shared::{Event, Shared};
-use atlas_common::{Lsn, NodeId, SeqNo, Time, wire};
+use atlas_common::{Lsn, Time, wire};
 use atlas_core::{CheckpointCertificate, Installed, Recovery, Timers};
 use atlas_persistent_log::LogOptions;
 use atlas_persistent_log::storage::Fault;
-use atlas_persistent_log::{CheckpointStore, LogWriter, Storage};
+use atlas_persistent_log::{LogWriter, Storage};
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
 use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
 use atlas_smr_replica::recovery::{self, OpenOptions};
-use atlas_smr_replica::store::{self, StoreEvent, StoreJob};
+use atlas_smr_replica::store::{StoreEvent, StoreJob, StoreKeeper};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Disk {
     log: LogWriter,
-    store: Arc<CheckpointStore>,
+    pub(super) keeper: StoreKeeper,
     /// Whether a group is being synced.
     syncing: bool,
     /// Whether records were appended since the last sync began.
@@ -49,6 +49,8 @@ impl Disk {
 
 /// Bytes of decisions kept for replicas that are behind.
 const DECISIONS_BYTES_MAX: usize = 64 << 10;
+/// Enough to go on, and little enough for transfers to wait for it.
+const TRANSFER_BYTES_PER_SECOND: u64 = 4 << 20;
 
 impl<P: SimProtocol> Node<P> {
     pub(super) fn append(&mut self, lsn: Lsn, record: &P::Record, shared: &mut Shared<P>) {
@@ -152,7 +154,7 @@ impl<P: SimProtocol> Node<P> {
         let Some(job) = running.disk.work.pop_front() else {
             return;
         };
-        match store::carry_out(&running.disk.store, job) {
+        match running.disk.keeper.carry_out(job) {
             Ok(event) => {
                 event
                     .into_iter()
@@ -171,42 +173,29 @@ impl<P: SimProtocol> Node<P> {
 
     fn stored(&mut self, event: StoreEvent, shared: &mut Shared<P>) {
         match event {
-            StoreEvent::Written(id) => self.input(CoreInput::CheckpointTaken(id), shared),
+            StoreEvent::Written(id) => {
+                if self.is_correct() {
+                    let agreement = &mut shared.oracles.agreement;
+                    let same = agreement.state(self.id, id.seq, id.state);
+                    shared.note(same);
+                }
+                self.input(CoreInput::CheckpointTaken(id), shared);
+            }
             StoreEvent::Certified(certificate) => {
                 self.input(CoreInput::CertificateSaved(certificate), shared);
             }
-            StoreEvent::Installed {
-                certificate,
-                frontier,
-                image,
-            } => {
-                let installed = Installed {
-                    certificate,
-                    frontier,
-                };
-                self.install(installed, &image, shared);
-            }
-            StoreEvent::Read { to, message } => {
-                self.input(CoreInput::StoreRead { to, message }, shared);
+            StoreEvent::LookedUp(found) => self.input(CoreInput::LookedUp(found), shared),
+            StoreEvent::Kept(bytes) => self.input(CoreInput::PartsKept(bytes), shared),
+            StoreEvent::Damaged(parts) => self.input(CoreInput::Damaged(parts), shared),
+            StoreEvent::Installed(state) => self.install(state, shared),
+            StoreEvent::NotInstalled { seq, why } => self.install_failed(seq, &why, shared),
+            StoreEvent::Read { to, messages } => {
+                self.input(CoreInput::StoreRead { to, messages }, shared);
             }
             StoreEvent::Failed(error) => {
                 self.halt(&format!("the checkpoint store failed: {error}"), shared);
             }
         }
-    }
-
-    pub(super) fn serve_offer(&mut self, to: NodeId, above: SeqNo, shared: &mut Shared<P>) {
-        self.store_later(StoreJob::Offer { to, above }, shared);
-    }
-
-    pub(super) fn serve_chunk(
-        &mut self,
-        to: NodeId,
-        seq: SeqNo,
-        index: u32,
-        shared: &mut Shared<P>,
-    ) {
-        self.store_later(StoreJob::Chunk { to, seq, index }, shared);
     }
 
     /// The replica goes down; its disk keeps what the kind of crash leaves. False when it was down.
@@ -226,7 +215,7 @@ impl<P: SimProtocol> Node<P> {
             // Whatever was on its way is cut off somewhere.
             let committed = running.disk.log.commit().is_ok();
             let job = running.disk.work.pop_front();
-            let stored = job.is_none_or(|job| store::carry_out(&running.disk.store, job).is_ok());
+            let stored = job.is_none_or(|job| running.disk.keeper.carry_out(job).is_ok());
             if !committed || !stored {
                 shared.counts.count(FaultKind::TornWrite);
             }
@@ -342,24 +331,25 @@ impl<P: SimProtocol> Node<P> {
         };
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)
             .map_err(|error| error.to_string())?;
-        if std::mem::take(&mut self.damaged) && !opened.notes.is_empty() {
-            shared.counts.count(FaultKind::Damage);
-        }
-        for note in &opened.notes {
-            shared.line(Name(self.id), format_args!("{note}"));
-        }
         let bug = shared.plan.bug.filter(|_| self.is_correct());
         let mut machine = Machine::new(membership.genesis(), limits, bug);
-        let mut installed = None;
-        if let Some(found) = opened.checkpoint {
-            let chunks = recovery::read_chunks(&opened.checkpoints, &found)
-                .map_err(|error| error.to_string())?;
-            machine.install(&found.stored.certificate.id, &found.manifest, &chunks)?;
-            installed = Some(Installed {
-                certificate: Arc::new(found.stored.certificate),
-                frontier: found.stored.frontier,
-            });
+        let keeper = StoreKeeper::new(opened.store, limits);
+        let mut notes = opened.notes;
+        let found = recovery::restore(opened.certified, &mut notes, |found| {
+            let id = &found.stored.certificate.id;
+            machine.install(id, &found.descriptor, &keeper.source())
+        });
+        if std::mem::take(&mut self.damaged) && !notes.is_empty() {
+            shared.counts.count(FaultKind::Damage);
         }
+        for note in notes {
+            shared.line(Name(self.id), format_args!("{note}"));
+        }
+        let found = found.map_err(|error| error.to_string())?;
+        let installed = found.map(|found| Installed {
+            certificate: Arc::new(found.stored.certificate),
+            frontier: found.stored.frontier,
+        });
         let config = P::config(&Setup {
             me: self.id,
             replicas: shared.plan.replicas,
@@ -378,6 +368,7 @@ impl<P: SimProtocol> Node<P> {
             signer: Arc::clone(&self.signer),
             seed: self.rng.next_u64(),
             decisions_bytes_max: DECISIONS_BYTES_MAX,
+            transfer_bytes_per_second: TRANSFER_BYTES_PER_SECOND,
             last_lsn: opened.last_lsn,
         };
         let recovery = Recovery {
@@ -396,7 +387,7 @@ impl<P: SimProtocol> Node<P> {
             machine,
             disk: Disk {
                 log: opened.log,
-                store: opened.checkpoints,
+                keeper,
                 syncing: false,
                 dirty: false,
                 work: VecDeque::new(),
@@ -436,6 +427,12 @@ impl<P: SimProtocol> Node<P> {
         shared.count("states_installed", counters.states_installed);
         shared.count("pool_full", counters.pool_full);
         shared.count("bodies_fetched", counters.bodies_fetched);
+        let transfer = running.core.state_transfer();
+        shared.count("parts_fetched", transfer.parts_fetched);
+        shared.count("parts_reused", transfer.parts_reused);
+        shared.count("parts_rejected", transfer.parts_rejected);
+        shared.count("parts_repaired", transfer.parts_repaired);
+        shared.count("state_bytes_fetched", transfer.bytes_fetched);
         for (name, times) in running.core.protocol().counters() {
             shared.count(name, times);
         }

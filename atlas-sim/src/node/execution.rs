@@ -11,7 +11,7 @@ use atlas_core::Installed;
 use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::{CoreInput, Decision};
 use atlas_smr_core::transfer::FetchedState;
-use atlas_smr_replica::store::{Image, StoreJob};
+use atlas_smr_replica::store::StoreJob;
 use std::sync::Arc;
 
 /// Work of the executor, in order.
@@ -90,10 +90,10 @@ impl<P: SimProtocol> Node<P> {
             return;
         };
         match job {
-            Job::Execute(decisions) => match running.machine.execute(&decisions) {
-                Ok(executed) => self.after_execution(executed, shared),
-                Err(reason) => self.halt(&reason, shared),
-            },
+            Job::Execute(decisions) => {
+                let executed = running.machine.execute(&decisions);
+                self.after_execution(executed, shared);
+            }
             Job::Retransmit {
                 client,
                 session,
@@ -112,19 +112,7 @@ impl<P: SimProtocol> Node<P> {
                 read,
                 after,
             } => self.execute_read(client, read, after, shared),
-            Job::Install(state) => {
-                let image = Image {
-                    id: state.certificate.id,
-                    manifest: state.manifest,
-                    chunks: state.chunks,
-                };
-                let job = StoreJob::Install {
-                    certificate: Arc::new(state.certificate),
-                    frontier: state.frontier,
-                    image,
-                };
-                self.store_later(job, shared);
-            }
+            Job::Install(state) => self.store_later(StoreJob::Install(*state), shared),
         }
         if self
             .running
@@ -142,17 +130,12 @@ impl<P: SimProtocol> Node<P> {
                 let same = shared.oracles.execution.executed(replica, seq, ran);
                 shared.note(same);
             }
-            for image in &executed.checkpoints {
-                let (seq, state) = (image.id.seq, image.id.state);
-                let same = shared.oracles.agreement.state(replica, seq, state);
-                shared.note(same);
-            }
         }
         for (client, reply) in executed.replies {
             self.reply(client, reply, shared);
         }
-        for image in executed.checkpoints {
-            self.store_later(StoreJob::Write(image), shared);
+        for snapshot in executed.checkpoints {
+            self.store_later(StoreJob::Write(snapshot), shared);
         }
         self.run_reads(shared);
         self.input(
@@ -166,20 +149,15 @@ impl<P: SimProtocol> Node<P> {
     }
 
     /// A state from peers is on the disk: the application takes it over.
-    pub(super) fn install(&mut self, installed: Installed, image: &Image, shared: &mut Shared<P>) {
+    pub(super) fn install(&mut self, state: FetchedState, shared: &mut Shared<P>) {
         let Some(running) = &mut self.running else {
             return;
         };
-        let seq = installed.seq();
-        if let Err(reason) = running
-            .machine
-            .install(&image.id, &image.manifest, &image.chunks)
-        {
-            shared.line(
-                Name(self.id),
-                format_args!("cannot install state {seq}: {reason}"),
-            );
-            return self.input(CoreInput::InstallFailed(seq), shared);
+        let (id, source) = (state.certificate.id, running.disk.keeper.source());
+        let seq = id.seq;
+        let taken = running.machine.install(&id, &state.descriptor, &source);
+        if let Err(reason) = taken {
+            return self.install_failed(seq, &reason.to_string(), shared);
         }
         shared.line(
             Name(self.id),
@@ -188,12 +166,24 @@ impl<P: SimProtocol> Node<P> {
         let sessions = running.machine.sessions();
         if self.is_correct() {
             shared.oracles.agreement.installs(self.id, seq);
-            let same = shared.oracles.agreement.state(self.id, seq, image.id.state);
+            let same = shared.oracles.agreement.state(self.id, seq, id.state);
             shared.note(same);
         }
         self.run_reads(shared);
         self.input(sessions, shared);
+        let installed = Installed {
+            certificate: Arc::new(state.certificate),
+            frontier: state.frontier,
+        };
         self.input(CoreInput::StateInstalled(installed), shared);
+    }
+
+    pub(super) fn install_failed(&mut self, seq: SeqNo, reason: &str, shared: &mut Shared<P>) {
+        shared.line(
+            Name(self.id),
+            format_args!("cannot install state {seq}: {reason}"),
+        );
+        self.input(CoreInput::InstallFailed(seq), shared);
     }
 
     /// Says when a clock that runs at another speed was used.

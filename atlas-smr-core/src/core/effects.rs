@@ -3,8 +3,9 @@
 use super::{Moment, ReplicaCore};
 use crate::bundle::RequestBundle;
 use crate::message::SystemMessage;
-use crate::transfer::FetchedState;
-use atlas_common::{ClientId, Lsn, NodeId, OpNumber, SeqNo, SessionId, Time, View};
+use crate::transfer::{FetchedState, Lookup};
+use atlas_common::parts::StateDescriptor;
+use atlas_common::{ClientId, Digest, Lsn, NodeId, OpNumber, SeqNo, SessionId, Time, View};
 use atlas_core::{
     Batch, CheckpointCertificate, CheckpointId, Effect, OrderingProtocol, ReadId, Recipients,
 };
@@ -81,8 +82,7 @@ pub enum CoreEffect<P: OrderingProtocol> {
         frontier: Bytes,
     },
     /// A peer asks for the newest certified checkpoint above `above`: read it from the store and
-    /// report [`CoreInput::StoreRead`](super::CoreInput::StoreRead),
-    /// with [`StateTransferMessage::Gone`](crate::transfer::StateTransferMessage::Gone) when there is
+    /// report [`CoreInput::StoreRead`](super::CoreInput::StoreRead), with no message when there is
     /// none.
     ServeOffer {
         /// Who asked.
@@ -90,17 +90,31 @@ pub enum CoreEffect<P: OrderingProtocol> {
         /// It has everything up to here.
         above: SeqNo,
     },
-    /// A peer asks for a chunk of a stored checkpoint; answered likewise.
-    ServeChunk {
+    /// A peer asks for blobs of stored checkpoints; answered likewise, with what
+    /// [`answer`](crate::transfer::state::answer) makes of them.
+    ServeParts {
         /// Who asked.
         to: NodeId,
-        /// Which checkpoint.
-        seq: SeqNo,
-        /// Which chunk.
-        index: u32,
+        /// Which blobs.
+        digests: Vec<Digest>,
     },
-    /// Store this state durably and put it in the executor's place, behind all decisions handed over
-    /// before; then report [`CoreInput::StateInstalled`](super::CoreInput::StateInstalled), or
+    /// A state is being fetched (`None`: no more): keep what belongs to it.
+    TransferTarget(Option<StateDescriptor>),
+    /// Look into the store, behind all that was to be kept before; then report
+    /// [`CoreInput::LookedUp`](super::CoreInput::LookedUp).
+    LookUpParts(Lookup),
+    /// Keep these blobs in the store, then report
+    /// [`CoreInput::PartsKept`](super::CoreInput::PartsKept). At most
+    /// [`IN_FLIGHT_MAX`](crate::transfer::state::IN_FLIGHT_MAX) bytes are on their way.
+    KeepParts(Vec<Bytes>),
+    /// Put these blobs in the place of damaged ones, then report
+    /// [`CoreInput::PartsKept`](super::CoreInput::PartsKept).
+    RepairParts(Vec<Bytes>),
+    /// No peer has these blobs, which are damaged here.
+    Unrepairable(Vec<Digest>),
+    /// This state is in the store: make it a checkpoint there, and put it in the executor's place,
+    /// behind all decisions handed over before; then report
+    /// [`CoreInput::StateInstalled`](super::CoreInput::StateInstalled), or
     /// [`CoreInput::InstallFailed`](super::CoreInput::InstallFailed).
     InstallState(Box<FetchedState>),
     /// The read may run once `seq` is executed.

@@ -7,8 +7,9 @@ use crate::core::HaltReason;
 use crate::message::{CheckedMessage, SystemMessage};
 use crate::pool::Insertion;
 use crate::session::SessionUpdate;
-use crate::transfer::StateTransferMessage;
+use crate::transfer::{LookedUp, StateTransferMessage};
 use atlas_common::crypto::Signature;
+use atlas_common::parts::PartRef;
 use atlas_common::{Lsn, NodeId, SeqNo, SessionId};
 use atlas_core::{
     Admin, CheckpointCertificate, CheckpointId, Input, Installed, OrderingProtocol, ReadId,
@@ -64,14 +65,20 @@ pub enum CoreInput<P: OrderingProtocol> {
     Admin(Admin),
     /// A linearizable read wants to know after which decision it may run.
     Read(ReadId),
-    /// The answer to [`CoreEffect::ServeOffer`] or [`CoreEffect::ServeChunk`], from the checkpoint
+    /// The answer to [`CoreEffect::ServeOffer`] or [`CoreEffect::ServeParts`], from the checkpoint
     /// store.
     StoreRead {
         /// Who asked.
         to: NodeId,
-        /// The message to answer with.
-        message: StateTransferMessage,
+        /// The messages to answer with.
+        messages: Vec<StateTransferMessage>,
     },
+    /// The answer to [`CoreEffect::LookUpParts`].
+    LookedUp(LookedUp),
+    /// [`CoreEffect::KeepParts`] or [`CoreEffect::RepairParts`] is done, for so many bytes.
+    PartsKept(u64),
+    /// These blobs of the stored checkpoints are damaged: they are fetched from peers.
+    Damaged(Vec<PartRef>),
     /// All sessions, after a restart or when a state was installed: what is not listed is closed.
     Sessions {
         /// All open sessions.
@@ -117,7 +124,10 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             CoreInput::Suspect => self.inbox.push_back(Input::Suspect),
             CoreInput::Admin(wish) => self.inbox.push_back(Input::Admin(wish)),
             CoreInput::Read(id) => self.inbox.push_back(Input::Read(id)),
-            CoreInput::StoreRead { to, message } => self.on_offer_read(to, message),
+            CoreInput::StoreRead { to, messages } => self.on_store_read(to, messages, at),
+            CoreInput::LookedUp(found) => self.state_transfer.looked_up(at.now, found),
+            CoreInput::PartsKept(bytes) => self.state_transfer.kept(at.now, bytes),
+            CoreInput::Damaged(parts) => self.state_transfer.request_parts(at.now, &parts),
         }
     }
 

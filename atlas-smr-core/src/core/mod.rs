@@ -26,7 +26,7 @@ use crate::checkpoint::CheckpointKeeper;
 use crate::decisions::DecisionStore;
 use crate::message::SystemMessage;
 use crate::pool::RequestPool;
-use crate::transfer::{LogTransfer, MonolithicStateTransfer, StateTransferProtocol};
+use crate::transfer::{LogTransfer, StateTransfer, StateTransferCounters, StateTransferProtocol};
 use atlas_common::crypto::Signer;
 use atlas_common::rng::SeededRng;
 use atlas_common::{AgreedTime, Lsn, NodeId, SeqNo, Time, View};
@@ -61,6 +61,8 @@ pub struct CoreConfig {
     pub seed: u64,
     /// The most bytes of decisions kept in memory for replicas that are behind.
     pub decisions_bytes_max: usize,
+    /// Bytes of states that are fetched, and that are served, per second at most; 0 is no limit.
+    pub transfer_bytes_per_second: u64,
     /// The last record that the log has had.
     pub last_lsn: Lsn,
 }
@@ -101,6 +103,10 @@ pub struct CoreStatus {
     pub outbox: usize,
     /// Whether it is fetching decisions or a state.
     pub catching_up: bool,
+    /// Of the state that is being fetched: how many bytes are here, and how many it has.
+    pub fetching: Option<(u64, u64)>,
+    /// Whether it is fetching parts of its checkpoints that were damaged.
+    pub repairing: bool,
 }
 
 /// One replica without I/O.
@@ -127,7 +133,7 @@ pub struct ReplicaCore<P: OrderingProtocol> {
     checkpoints: CheckpointKeeper,
     bodies: BodyFetcher,
     log_transfer: LogTransfer<P::Proof>,
-    state_transfer: MonolithicStateTransfer,
+    state_transfer: StateTransfer,
     /// The highest state that is being fetched or installed.
     installing: Option<SeqNo>,
     timers_set: BTreeMap<CoreTimer<P::Timer>, Time>,
@@ -185,7 +191,12 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             checkpoints: CheckpointKeeper::new(Arc::clone(&membership), &config.limits, stable),
             bodies: BodyFetcher::new(peers.clone(), rng.fork()),
             log_transfer: LogTransfer::new(peers.clone(), &config.limits),
-            state_transfer: MonolithicStateTransfer::new(membership, peers, &config.limits),
+            state_transfer: StateTransfer::new(
+                membership,
+                peers,
+                &config.limits,
+                config.transfer_bytes_per_second,
+            ),
             installing: None,
             timers_set: BTreeMap::new(),
             counters: CoreCounters::default(),
@@ -231,6 +242,8 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             pool_bytes: self.pool.bytes(),
             outbox: self.sends.len() + self.decides.len(),
             catching_up: self.log_transfer.is_active() || self.state_transfer.is_active(),
+            fetching: (self.state_transfer.fetching()).map(|_| self.state_transfer.progress()),
+            repairing: self.state_transfer.is_repairing(),
         }
     }
 
@@ -238,6 +251,12 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     #[must_use]
     pub const fn counters(&self) -> &CoreCounters {
         &self.counters
+    }
+
+    /// What has been fetched and served of states.
+    #[must_use]
+    pub const fn state_transfer(&self) -> &StateTransferCounters {
+        self.state_transfer.counters()
     }
 
     /// The ordering protocol, for checkers.

@@ -95,24 +95,30 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     }
 
     fn carry_out_state_transfer(&mut self, effect: StateTransferEffect) {
-        match effect {
+        let effect = match effect {
             StateTransferEffect::Send { to, message } => {
-                self.send_to(to, SystemMessage::StateTransfer(message));
+                return self.send_to(to, SystemMessage::StateTransfer(message));
             }
-            StateTransferEffect::Fetched(state) => self.install(state),
-            StateTransferEffect::ServeOffer { to, above } => {
-                self.out.push(CoreEffect::ServeOffer { to, above });
+            StateTransferEffect::Fetched(state) => return self.install(state),
+            StateTransferEffect::Begin(target) => CoreEffect::TransferTarget(Some(target)),
+            StateTransferEffect::End => CoreEffect::TransferTarget(None),
+            StateTransferEffect::Lookup(question) => CoreEffect::LookUpParts(question),
+            StateTransferEffect::Keep { blobs } => CoreEffect::KeepParts(blobs),
+            StateTransferEffect::Repair { blobs } => CoreEffect::RepairParts(blobs),
+            StateTransferEffect::Unrepairable { digests } => CoreEffect::Unrepairable(digests),
+            StateTransferEffect::ServeOffer { to, above } => CoreEffect::ServeOffer { to, above },
+            StateTransferEffect::ServeParts { to, digests } => {
+                CoreEffect::ServeParts { to, digests }
             }
-            StateTransferEffect::ReadChunk { to, seq, index } => {
-                self.out.push(CoreEffect::ServeChunk { to, seq, index });
-            }
-        }
+        };
+        self.out.push(effect);
     }
 
     /// A state that is no newer than what was decided meanwhile is of no use.
     fn install(&mut self, state: FetchedState) {
         let seq = state.certificate.id.seq;
         if seq <= self.protocol.status().decided || self.installing.is_some() {
+            self.out.push(CoreEffect::TransferTarget(None));
             return;
         }
         self.installing = Some(seq);
@@ -144,8 +150,16 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     }
 
     /// An answer that the driver has read from the checkpoint store.
-    pub(super) fn on_offer_read(&mut self, to: NodeId, message: StateTransferMessage) {
-        self.state_transfer.served(to);
-        self.send_to(to, SystemMessage::StateTransfer(message));
+    pub(super) fn on_store_read(
+        &mut self,
+        to: NodeId,
+        messages: Vec<StateTransferMessage>,
+        at: Moment,
+    ) {
+        let bytes = messages.iter().map(StateTransferMessage::bytes).sum();
+        self.state_transfer.served(at.now, to, bytes);
+        for message in messages {
+            self.send_to(to, SystemMessage::StateTransfer(message));
+        }
     }
 }

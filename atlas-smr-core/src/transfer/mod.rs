@@ -4,12 +4,11 @@
 //! given, leave alone for a while who stalls or lies, and bound what they keep.
 
 pub mod log;
-pub mod parts;
 mod patience;
 pub mod state;
 
 pub use log::{LogTransfer, LogTransferEffect, LogTransferMessage};
 pub use state::{
-    FetchedState, MonolithicStateTransfer, StateTransferCounters, StateTransferEffect,
+    FetchedState, LookedUp, Lookup, StateTransfer, StateTransferCounters, StateTransferEffect,
     StateTransferMessage, StateTransferProtocol,
 };

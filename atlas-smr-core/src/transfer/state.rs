@@ -1,34 +1,47 @@
-//! State transfer: fetching a certified state in checked chunks.
+//! State transfer: fetching a certified state by its parts, and only those that are not here.
 //!
-//! The fetcher asks all peers for their newest checkpoint, takes the first whose certificate and
-//! manifest hold, and fetches its chunks from every peer that offers the same, a few at a time from
-//! each. A chunk is checked against the certified manifest before it is kept; a peer whose chunk is
-//! wrong is not asked again for a while, one that is too slow after three times. When the peers have
-//! moved on to a newer checkpoint, what the two have in common is not fetched again.
+//! A state is a tree of blobs under their digests ([`StateDescriptor`]). The fetcher asks all peers for
+//! their newest checkpoint, takes the first whose certificate and descriptor hold, and goes through
+//! its pages: what the own store holds is read from there, the rest is fetched from every peer that
+//! offers the same state, several requests at a time from each. A blob is checked by its digest, and
+//! a page by its cut, before anything is done with it; then it goes to the store at once. So nothing
+//! that was fetched is ever fetched again, whether the transfer goes on after a crash or with a newer
+//! checkpoint; and of the state only digests are in memory: the descriptor (36 bytes a page), and at
+//! most 49,152 references to parts (about 100 bytes each), whatever the size of the state. Blobs on
+//! their way to the store and from peers are bounded by 16 MiB.
 //!
-//! It keeps the state it fetches in memory, and nothing that is not certified: in a Byzantine cluster
-//! no peer can make it keep more than the true state. In a crash cluster certificates carry no votes,
-//! and peers are believed.
+//! A peer that sends what was not asked for, or says nothing, is left alone for a while. In a crash
+//! cluster certificates carry no votes, and peers are believed.
+//!
+//! [`StateTransfer::request_parts`] fetches single blobs of a state that is here, to repair a damaged
+//! disk. It waits while a state is being fetched.
 
+mod bandwidth;
+mod download;
 mod fetch;
+mod plan;
+mod repair;
 mod serve;
 #[cfg(test)]
 mod tests;
 
-use crate::manifest::Manifest;
-use atlas_common::{NodeId, SeqNo, Time};
+use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
 use bytes::Bytes;
+use download::Download;
+pub use download::IN_FLIGHT_MAX;
 use fetch::Fetch;
 use serde::{Deserialize, Serialize};
-use serve::Serving;
+pub use serve::{ANSWER_DIGESTS_MAX, answer, answer_bytes_max};
+use serve::{Serving, Wish};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What replicas say about states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateTransferMessage {
-    /// Which checkpoint have you got above this one?
+    /// Which checkpoint have you got above this one? Without one there is no answer.
     RequestLatestState {
         /// The asker has everything up to here.
         above: SeqNo,
@@ -39,43 +52,73 @@ pub enum StateTransferMessage {
         certificate: CheckpointCertificate,
         /// The protocol's bytes that travel with it; not certified.
         frontier: Bytes,
-        /// Its chunks.
-        manifest: Manifest,
+        /// Its pages. Its root is what is certified.
+        descriptor: StateDescriptor,
     },
-    /// Send me a chunk.
-    RequestChunk {
-        /// Of this checkpoint.
-        seq: SeqNo,
-        /// Which one.
-        index: u32,
+    /// Send me these blobs: pages or parts, at most [`ANSWER_DIGESTS_MAX`].
+    RequestParts {
+        /// Which.
+        digests: Vec<Digest>,
     },
-    /// The chunk.
-    Chunk {
-        /// Of this checkpoint.
-        seq: SeqNo,
-        /// Which one.
-        index: u32,
-        /// Its bytes.
-        bytes: Bytes,
+    /// Blobs that were asked for, together at most [`answer_bytes_max`] bytes.
+    Parts {
+        /// Their bytes.
+        blobs: Vec<Bytes>,
     },
-    /// The checkpoint that was asked for is not here (any more), or none above `seq` is.
+    /// These blobs are not here, or no more.
     Gone {
-        /// Which one.
-        seq: SeqNo,
+        /// Which.
+        digests: Vec<Digest>,
     },
 }
 
-/// A state that was fetched whole; every chunk fits the certified manifest.
+impl StateTransferMessage {
+    /// What it weighs on the network, in bytes, about: that of the blobs in it, or of the references.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        const REFERENCE_BYTES: usize = 36;
+        let blobs = |blobs: &[Bytes]| blobs.iter().map(Bytes::len).sum();
+        let bytes: usize = match self {
+            Self::Parts { blobs: parts } => blobs(parts),
+            Self::Offer { descriptor, .. } => REFERENCE_BYTES * descriptor.pages.len(),
+            Self::RequestParts { digests } | Self::Gone { digests } => 32 * digests.len(),
+            Self::RequestLatestState { .. } => 0,
+        };
+        bytes as u64
+    }
+}
+
+/// A certified state all of whose blobs are in the own store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedState {
     /// What certifies it.
     pub certificate: CheckpointCertificate,
     /// The protocol's bytes that travel with it; not certified.
     pub frontier: Bytes,
-    /// How the state is cut.
-    pub manifest: Manifest,
-    /// The chunks, in order.
-    pub chunks: Vec<Bytes>,
+    /// Its pages.
+    pub descriptor: StateDescriptor,
+}
+
+/// A question to the own checkpoint store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Tells questions apart.
+    pub ticket: u64,
+    /// Blobs to be read.
+    pub pages: Vec<Digest>,
+    /// Blobs of which only is asked whether they are there.
+    pub parts: Vec<Digest>,
+}
+
+/// Its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookedUp {
+    /// That of the question.
+    pub ticket: u64,
+    /// The blobs of [`Lookup::pages`], in order, as far as they are there and whole.
+    pub pages: Vec<Option<Bytes>>,
+    /// Those of [`Lookup::parts`] that are not there.
+    pub missing: Vec<Digest>,
 }
 
 /// What a state transfer asks of its driver.
@@ -88,38 +131,65 @@ pub enum StateTransferEffect {
         /// What.
         message: StateTransferMessage,
     },
-    /// A state is here, checked: install it. The transfer is over.
+    /// Fetching a state begins, in the place of another one that was being fetched: what belongs to it
+    /// is to be kept from now on.
+    Begin(StateDescriptor),
+    /// The state that was being fetched is wanted no more.
+    End,
+    /// Look into the own store, behind all that was to be kept before; then call
+    /// [`StateTransfer::looked_up`].
+    Lookup(Lookup),
+    /// Keep these checked blobs in the own store, then call [`StateTransfer::kept`].
+    Keep {
+        /// The blobs.
+        blobs: Vec<Bytes>,
+    },
+    /// All of a state is in the own store: install it. The transfer is over.
     Fetched(FetchedState),
+    /// Put these checked blobs, of [`StateTransfer::request_parts`], in the place of damaged ones, then
+    /// call [`StateTransfer::kept`].
+    Repair {
+        /// The blobs.
+        blobs: Vec<Bytes>,
+    },
+    /// No peer has these blobs, of [`StateTransfer::request_parts`]. They are asked for no more.
+    Unrepairable {
+        /// Which.
+        digests: Vec<Digest>,
+    },
     /// Send `to` an [`StateTransferMessage::Offer`] of the newest certified checkpoint above `above`,
-    /// or [`StateTransferMessage::Gone`]; then call [`MonolithicStateTransfer::served`].
+    /// if there is one; then call [`StateTransfer::served`].
     ServeOffer {
         /// Who asks.
         to: NodeId,
         /// It has everything up to here.
         above: SeqNo,
     },
-    /// Send `to` this [`StateTransferMessage::Chunk`], or [`StateTransferMessage::Gone`]; then call
-    /// [`MonolithicStateTransfer::served`].
-    ReadChunk {
+    /// Send `to` what [`answer`] makes of these, then call [`StateTransfer::served`].
+    ServeParts {
         /// Who asks.
         to: NodeId,
-        /// Of this checkpoint.
-        seq: SeqNo,
-        /// Which one.
-        index: u32,
+        /// For which blobs.
+        digests: Vec<Digest>,
     },
 }
 
 /// What a state transfer has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StateTransferCounters {
-    /// Chunks fetched and kept.
-    pub chunks_fetched: u64,
-    /// Chunks of an earlier attempt that did not have to be fetched again.
-    pub chunks_reused: u64,
-    /// Chunks that did not fit the manifest.
-    pub chunks_rejected: u64,
-    /// Offers whose certificate or manifest did not hold.
+    /// Pages and parts fetched.
+    pub parts_fetched: u64,
+    /// Their bytes.
+    pub bytes_fetched: u64,
+    /// Parts of fetched states that were here already.
+    pub parts_reused: u64,
+    /// Their bytes.
+    pub bytes_reused: u64,
+    /// Blobs that were not asked for, or were altered.
+    pub parts_rejected: u64,
+    /// Damaged blobs replaced by peers' ones.
+    pub parts_repaired: u64,
+    /// Offers whose certificate or descriptor did not hold.
     pub offers_rejected: u64,
     /// Times that a peer was left alone because it lied or was too slow.
     pub peers_blamed: u64,
@@ -127,6 +197,8 @@ pub struct StateTransferCounters {
     pub restarts: u64,
     /// Requests of peers that asked for more than their share.
     pub requests_dropped: u64,
+    /// Bytes sent to peers that asked.
+    pub bytes_served: u64,
 }
 
 /// A way to fetch a state from peers, and to serve it to them, as a state machine without I/O.
@@ -156,41 +228,73 @@ pub trait StateTransferProtocol {
     fn is_active(&self) -> bool;
 }
 
-/// The transfer of a state that is one snapshot.
-#[derive(Debug)]
-pub struct MonolithicStateTransfer {
-    fetch: Fetch,
-    serving: Serving,
+/// Where counts and effects go.
+#[derive(Debug, Default)]
+struct Out {
     counters: StateTransferCounters,
     effects: VecDeque<StateTransferEffect>,
 }
 
-impl MonolithicStateTransfer {
-    /// A transfer among these peers, at rest.
+impl Out {
+    fn send(&mut self, to: NodeId, message: StateTransferMessage) {
+        self.effects
+            .push_back(StateTransferEffect::Send { to, message });
+    }
+}
+
+/// Fetches states, repairs them, and serves them to peers.
+#[derive(Debug)]
+pub struct StateTransfer {
+    fetch: Fetch,
+    serving: Serving,
+    out: Out,
+}
+
+impl StateTransfer {
+    /// A transfer among these peers, at rest. It asks for, and serves, at most `bytes_per_second`
+    /// each; 0 is no limit.
     #[must_use]
-    pub fn new(membership: Arc<Membership>, peers: Vec<NodeId>, limits: &Limits) -> Self {
+    pub fn new(
+        membership: Arc<Membership>,
+        peers: Vec<NodeId>,
+        limits: &Limits,
+        bytes_per_second: u64,
+    ) -> Self {
+        let answer_bytes = answer_bytes_max(limits);
+        let download = Download::new(peers, answer_bytes, bytes_per_second);
         Self {
-            fetch: Fetch::new(membership, peers, limits),
-            serving: Serving::default(),
-            counters: StateTransferCounters::default(),
-            effects: VecDeque::new(),
+            fetch: Fetch::new(membership, download, limits),
+            serving: Serving::new(answer_bytes as u64, bytes_per_second),
+            out: Out::default(),
         }
     }
 
-    /// The driver has answered a [`StateTransferEffect::ServeOffer`] or
-    /// [`StateTransferEffect::ReadChunk`] for this peer.
-    pub fn served(&mut self, to: NodeId) {
-        self.serving.served(to);
+    /// Fetches single blobs of a state that is here, to repair it. At most 4,096 at a time; the rest
+    /// is left for another time.
+    pub fn request_parts(&mut self, now: Time, parts: &[PartRef]) {
+        self.fetch.request_parts(now, parts, &mut self.out);
+    }
+
+    /// The answer to [`StateTransferEffect::Lookup`].
+    pub fn looked_up(&mut self, now: Time, found: LookedUp) {
+        self.fetch.on_looked_up(now, found, &mut self.out);
+    }
+
+    /// The driver has kept so many bytes of [`StateTransferEffect::Keep`] or
+    /// [`StateTransferEffect::Repair`].
+    pub fn kept(&mut self, now: Time, bytes: u64) {
+        self.fetch.on_kept(now, bytes, &mut self.out);
+    }
+
+    /// The driver has sent this peer so many bytes as the answer to a
+    /// [`StateTransferEffect::ServeOffer`] or [`StateTransferEffect::ServeParts`].
+    pub fn served(&mut self, now: Time, to: NodeId, bytes: u64) {
+        self.serving.served(now, to, bytes, &mut self.out);
     }
 
     /// The replica has come to decision `decided` without a state: a transfer of an older one ends.
     pub fn on_progress(&mut self, decided: SeqNo) {
-        self.fetch.on_progress(decided);
-    }
-
-    /// Ends the transfer and forgets what was fetched.
-    pub fn cancel(&mut self) {
-        self.fetch.cancel();
+        self.fetch.on_progress(decided, &mut self.out);
     }
 
     /// The state that is being fetched.
@@ -199,72 +303,71 @@ impl MonolithicStateTransfer {
         self.fetch.certificate()
     }
 
-    /// How many chunks are here, and how many there are.
+    /// How many bytes of the state that is being fetched are here, and how many it has.
     #[must_use]
-    pub fn progress(&self) -> (usize, usize) {
+    pub fn progress(&self) -> (u64, u64) {
         self.fetch.progress()
+    }
+
+    /// Whether damaged parts are being fetched.
+    #[must_use]
+    pub fn is_repairing(&self) -> bool {
+        self.fetch.is_repairing()
     }
 
     /// What has been counted.
     #[must_use]
     pub const fn counters(&self) -> &StateTransferCounters {
-        &self.counters
+        &self.out.counters
     }
 }
 
-impl StateTransferProtocol for MonolithicStateTransfer {
+impl StateTransferProtocol for StateTransfer {
     type Message = StateTransferMessage;
     type Effect = StateTransferEffect;
 
     fn request_latest_state(&mut self, now: Time, above: SeqNo) {
-        let (counters, effects) = (&mut self.counters, &mut self.effects);
-        self.fetch
-            .start(now, above, &mut fetch::Out { counters, effects });
+        self.fetch.start(now, above, &mut self.out);
     }
 
     fn process_message(&mut self, now: Time, from: NodeId, message: StateTransferMessage) {
-        let (counters, effects) = (&mut self.counters, &mut self.effects);
-        let out = &mut fetch::Out { counters, effects };
+        let out = &mut self.out;
         match message {
             StateTransferMessage::RequestLatestState { above } => {
-                let effect = StateTransferEffect::ServeOffer { to: from, above };
-                self.serving.admit(now, from, effect, out);
+                self.serving.admit(now, from, Wish::Offer(above), out);
             }
-            StateTransferMessage::RequestChunk { seq, index } => {
-                let effect = StateTransferEffect::ReadChunk {
-                    to: from,
-                    seq,
-                    index,
-                };
-                self.serving.admit(now, from, effect, out);
+            StateTransferMessage::RequestParts { digests } => {
+                self.serving.admit(now, from, Wish::Parts(digests), out);
             }
             StateTransferMessage::Offer {
                 certificate,
                 frontier,
-                manifest,
+                descriptor,
             } => {
-                self.fetch
-                    .on_offer(now, from, certificate, frontier, manifest, out);
+                let state = FetchedState {
+                    certificate,
+                    frontier,
+                    descriptor,
+                };
+                self.fetch.on_offer(now, from, state, out);
             }
-            StateTransferMessage::Chunk { seq, index, bytes } => {
-                self.fetch.on_chunk(now, from, seq, index, bytes, out);
-            }
-            StateTransferMessage::Gone { seq } => self.fetch.on_gone(now, from, seq, out),
+            StateTransferMessage::Parts { blobs } => self.fetch.on_parts(now, from, blobs, out),
+            StateTransferMessage::Gone { digests } => self.fetch.on_gone(now, from, &digests, out),
         }
     }
 
     fn handle_timeout(&mut self, now: Time) {
-        let (counters, effects) = (&mut self.counters, &mut self.effects);
-        self.fetch
-            .on_deadline(now, &mut fetch::Out { counters, effects });
+        self.serving.release(now, &mut self.out);
+        self.fetch.on_deadline(now, &mut self.out);
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.fetch.deadline()
+        let deadlines = [self.fetch.deadline(), self.serving.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     fn poll(&mut self) -> Option<StateTransferEffect> {
-        self.effects.pop_front()
+        self.out.effects.pop_front()
     }
 
     fn is_active(&self) -> bool {

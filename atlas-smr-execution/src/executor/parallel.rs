@@ -102,7 +102,7 @@ impl<'a, A: Application> Parallel<'a, A> {
             };
             if alone {
                 self.run_waiting();
-                self.run_jobs(vec![vec![job]], 1);
+                self.run_jobs(vec![vec![job]]);
             } else {
                 self.waiting.push(job);
             }
@@ -113,17 +113,13 @@ impl<'a, A: Application> Parallel<'a, A> {
 
     fn run_waiting(&mut self) {
         let jobs = std::mem::take(&mut self.waiting);
-        let operations = jobs.len();
-        self.run_jobs(chains(jobs), operations);
+        self.run_jobs(chains(jobs));
     }
 
-    fn run_jobs(&mut self, chains: Vec<Vec<Job<A>>>, operations: usize) {
-        if operations == 0 {
-            return;
-        }
+    fn run_jobs(&mut self, chains: Vec<Vec<Job<A>>>) {
         let (application, limit_bytes, state) = (self.application, self.limit_bytes, &*self.state);
         let run = |chain| run_chain(application, limit_bytes, state, chain);
-        let done = self.pool.map(operations, chains, run);
+        let done = self.pool.map(chains, run);
         let mut done: Vec<_> = done.into_iter().flatten().collect();
         done.sort_by_key(|one| one.index);
         for one in done {

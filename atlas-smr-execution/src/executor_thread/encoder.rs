@@ -1,4 +1,4 @@
-//! The thread that encodes checkpoints, one at a time.
+//! The thread on which checkpoints are encoded and stored, one at a time.
 
 use super::{DigestAnswer, ExecutionFailure, ExecutionSink, ExecutionStats};
 use crate::snapshot::Snapshot;
@@ -84,11 +84,8 @@ fn run(
         match job {
             Job::Checkpoint(snapshot) => {
                 let seq = snapshot.seq();
-                match caught(|| snapshot.into_chunks(chunk_bytes)) {
-                    Ok(image) => {
-                        stats.lock().checkpoint = Some(image.id);
-                        sink.checkpoint(image);
-                    }
+                match caught(|| sink.checkpoint(snapshot)) {
+                    Ok(id) => stats.lock().checkpoint = Some(id),
                     Err(cause) => {
                         sink.failed(ExecutionFailure::Snapshot { seq, cause });
                         return;

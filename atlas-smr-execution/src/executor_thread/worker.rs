@@ -1,15 +1,15 @@
 //! The loop of the executing thread.
 
 use super::encoder::Encoder;
+use super::readers::{Job, Readers};
 use super::{ExecutionFailure, ExecutionSink, ExecutionStats, Ordered, Unordered};
-use crate::execute::{Applied, Execute, InstallError, Progress};
+use crate::execute::{Applied, Execute, InstallError, Progress, ReadView};
 use atlas_common::{ClientId, SeqNo};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::Decision;
 use crossbeam_channel::{Receiver, select};
 use parking_lot::Mutex;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +23,10 @@ const GROUP_READS: usize = 256;
 
 pub(super) struct Worker {
     executor: Box<dyn Execute>,
+    /// Threads for reads, where there are any.
+    readers: Option<Readers>,
+    /// The present state for them, once it was asked for.
+    view: Option<Arc<dyn ReadView>>,
     sink: Arc<dyn ExecutionSink>,
     encoder: Encoder,
     stats: Arc<Mutex<ExecutionStats>>,
@@ -46,6 +50,7 @@ struct Group {
 impl Worker {
     pub(super) fn new(
         executor: Box<dyn Execute>,
+        readers: Option<Readers>,
         sink: Arc<dyn ExecutionSink>,
         encoder: Encoder,
         stats: Arc<Mutex<ExecutionStats>>,
@@ -53,6 +58,8 @@ impl Worker {
     ) -> Self {
         Self {
             executor,
+            readers,
+            view: None,
             sink,
             encoder,
             stats,
@@ -67,7 +74,7 @@ impl Worker {
     pub(super) fn run_caught(mut self, ordered: &Receiver<Ordered>, reads: &Receiver<Unordered>) {
         let run = AssertUnwindSafe(|| self.run(ordered, reads));
         if let Err(panic) = catch_unwind(run) {
-            let failure = ExecutionFailure::Panicked(text(&*panic));
+            let failure = ExecutionFailure::Panicked(super::text(&*panic));
             self.sink.failed(failure);
         }
     }
@@ -124,15 +131,6 @@ impl Worker {
                     }
                 }
             }
-            Ordered::Install {
-                id,
-                manifest,
-                chunks,
-            } => {
-                self.hand_over();
-                let outcome = self.executor.install(&id, &manifest, &chunks);
-                self.installed(id, outcome);
-            }
             Ordered::InstallParts {
                 id,
                 descriptor,
@@ -149,6 +147,7 @@ impl Worker {
     }
 
     fn installed(&mut self, id: CheckpointId, outcome: Result<(), InstallError>) {
+        self.view = None;
         if outcome.is_ok() {
             self.stats.lock().checkpoint = Some(id);
             self.serve_waiting();
@@ -159,6 +158,8 @@ impl Worker {
     }
 
     fn apply(&mut self, decision: &Decision) {
+        // Before, so that what no reader holds is changed in place.
+        self.view = None;
         let Applied {
             replies,
             sessions,
@@ -190,7 +191,7 @@ impl Worker {
                 client,
                 read,
                 after,
-            } if after <= self.executor.executed() => self.read(client, &read),
+            } if after <= self.executor.executed() => self.read(client, read),
             Unordered::Read {
                 client,
                 read,
@@ -212,9 +213,7 @@ impl Worker {
 
     fn wait(&mut self, client: ClientId, read: ReadRequest, after: SeqNo) {
         if self.waiting_count >= self.waiting_max {
-            self.group.refused += 1;
-            let refused = Reply::ReadRefused(read.id);
-            self.group.replies.push((client, refused));
+            self.refuse(client, &read);
             return;
         }
         self.waiting_count += 1;
@@ -227,20 +226,39 @@ impl Worker {
         {
             for (client, read) in entry.remove() {
                 self.waiting_count -= 1;
-                self.read(client, &read);
+                self.read(client, read);
             }
         }
     }
 
-    fn read(&mut self, client: ClientId, read: &ReadRequest) {
+    fn read(&mut self, client: ClientId, read: ReadRequest) {
+        let at = self.executor.executed();
+        if let Some(readers) = &self.readers
+            && let Some(view) = self.view.take().or_else(|| self.executor.view())
+        {
+            self.view = Some(Arc::clone(&view));
+            let job = Job {
+                client,
+                read,
+                view,
+                at,
+            };
+            if let Some(job) = readers.offer(job) {
+                self.refuse(client, &job.read);
+            }
+            return;
+        }
         let result = self.executor.read(&read.operation);
         self.group.reads += 1;
-        let reply = Reply::Read {
-            id: read.id,
-            result,
-            at: self.executor.executed(),
-        };
+        let id = read.id;
+        let reply = Reply::Read { id, result, at };
         self.group.replies.push((client, reply));
+    }
+
+    fn refuse(&mut self, client: ClientId, read: &ReadRequest) {
+        self.group.refused += 1;
+        let refused = Reply::ReadRefused(read.id);
+        self.group.replies.push((client, refused));
     }
 
     /// Tells the sink what was done: replies first, since somebody waits for them.
@@ -261,10 +279,4 @@ impl Worker {
             self.sink.executed(progress);
         }
     }
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned())
 }

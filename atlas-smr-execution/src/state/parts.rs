@@ -5,6 +5,7 @@ use atlas_common::Digest;
 use atlas_common::parts::{PartRef, PartsError, StateDescriptor};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use thiserror::Error;
@@ -14,14 +15,40 @@ use thiserror::Error;
 pub struct PartWriter {
     chunk_bytes: u32,
     refs: Vec<PartRef>,
-    /// The parts themselves, unless only their digests matter.
-    kept: Option<Vec<Bytes>>,
+    parts: Parts,
+}
+
+/// What takes a part as soon as it is cut.
+pub(crate) type TakePart = Box<dyn FnMut(PartRef, Bytes) -> Result<(), SnapshotError> + Send>;
+
+/// What becomes of the parts themselves.
+enum Parts {
+    /// Only their digests matter.
+    Dropped,
+    Kept(Vec<Bytes>),
+    HandedOver(TakePart),
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dropped => "dropped",
+            Self::Kept(_) => "kept",
+            Self::HandedOver(_) => "handed over",
+        })
+    }
 }
 
 impl PartWriter {
     pub(crate) fn keeping(chunk_bytes: usize) -> Self {
         let mut writer = Self::hashing(chunk_bytes);
-        writer.kept = Some(Vec::new());
+        writer.parts = Parts::Kept(Vec::new());
+        writer
+    }
+
+    pub(crate) fn handing_over(chunk_bytes: usize, take: TakePart) -> Self {
+        let mut writer = Self::hashing(chunk_bytes);
+        writer.parts = Parts::HandedOver(take);
         writer
     }
 
@@ -31,7 +58,7 @@ impl PartWriter {
         Self {
             chunk_bytes: u32::try_from(chunk_bytes).unwrap_or(u32::MAX).max(1),
             refs: Vec::new(),
-            kept: None,
+            parts: Parts::Dropped,
         }
     }
 
@@ -55,12 +82,15 @@ impl PartWriter {
                 return Err(SnapshotError::PartSize { bytes, chunk_bytes });
             }
         };
-        self.refs.push(PartRef {
+        let part = PartRef {
             digest: digest.unwrap_or_else(|| Digest::of(&bytes)),
             bytes: length,
-        });
-        if let Some(kept) = &mut self.kept {
-            kept.push(bytes);
+        };
+        self.refs.push(part);
+        match &mut self.parts {
+            Parts::Dropped => {}
+            Parts::Kept(kept) => kept.push(bytes),
+            Parts::HandedOver(take) => take(part, bytes)?,
         }
         Ok(())
     }
@@ -75,7 +105,11 @@ impl PartWriter {
     }
 
     pub(crate) fn finish(self) -> (Vec<PartRef>, Vec<Bytes>) {
-        (self.refs, self.kept.unwrap_or_default())
+        let kept = match self.parts {
+            Parts::Kept(kept) => kept,
+            Parts::Dropped | Parts::HandedOver(_) => Vec::new(),
+        };
+        (self.refs, kept)
     }
 }
 
@@ -100,7 +134,7 @@ impl PartStream<'_> {
         if self.current.is_empty() {
             return Ok(());
         }
-        if self.out.kept.is_some() {
+        if !matches!(self.out.parts, Parts::Dropped) {
             let next = Vec::with_capacity(self.out.chunk_bytes());
             let full = std::mem::replace(&mut self.current, next);
             return self.out.part(full.into(), None);

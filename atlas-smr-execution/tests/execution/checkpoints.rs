@@ -4,9 +4,7 @@ use crate::common::*;
 use atlas_common::parts::{PartRef, StateDescriptor};
 use atlas_common::{Digest, Epoch, SeqNo};
 use atlas_core::Limits;
-use atlas_smr_execution::{
-    CheckpointImage, ChunkedImage, Execute, Executor, InstallError, PartError, ThawError,
-};
+use atlas_smr_execution::{CheckpointImage, Execute, Executor, InstallError, PartError, ThawError};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -243,7 +241,7 @@ proptest! {
         for decision in before {
             original.apply(decision);
         }
-        let (snapshot, chunked) = (original.snapshot(), original.snapshot());
+        let (snapshot, streamed) = (original.snapshot(), original.snapshot());
         let expected = go_on(&mut original, after);
 
         let image = snapshot.into_image(chunk_bytes).unwrap();
@@ -251,16 +249,16 @@ proptest! {
         prop_assert_eq!(install(&mut copy, &image), Ok(()));
         prop_assert_eq!(copy.snapshot().digest(chunk_bytes), Ok(image.id.state));
         prop_assert_eq!(copy.executed(), SeqNo(at as u64));
-        let mut copies = vec![copy];
-        let ChunkedImage { id, manifest, chunks } = chunked.into_chunks(chunk_bytes).unwrap();
-        let mut copy = executor();
-        prop_assert_eq!(copy.install(&id, &manifest, &chunks), Ok(()));
-        copies.push(copy);
-        for mut copy in copies {
-            let (replies, _) = go_on(&mut copy, after);
-            prop_assert_eq!(&replies, &expected.0);
-            prop_assert_eq!(copy.snapshot().digest(64), Ok(expected.1));
-            prop_assert_eq!(copy.progress(), original.progress());
-        }
+        let (give, take) = std::sync::mpsc::channel();
+        let id = streamed.write_to(chunk_bytes, move |part, bytes| {
+            give.send((part, bytes)).unwrap();
+            Ok(())
+        });
+        prop_assert_eq!(id, Ok(image.id));
+        prop_assert_eq!(take.iter().collect::<Vec<_>>(), image.parts);
+        let (replies, _) = go_on(&mut copy, after);
+        prop_assert_eq!(&replies, &expected.0);
+        prop_assert_eq!(copy.snapshot().digest(64), Ok(expected.1));
+        prop_assert_eq!(copy.progress(), original.progress());
     }
 }

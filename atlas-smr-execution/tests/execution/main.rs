@@ -13,5 +13,6 @@ mod divisible;
 mod failures;
 mod operations;
 mod parallel;
+mod reads;
 mod sessions;
 mod thread;

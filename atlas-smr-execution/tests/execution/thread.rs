@@ -5,9 +5,9 @@ use atlas_common::{ClientId, OpNumber, SeqNo, SessionId};
 use atlas_core::CheckpointId;
 use atlas_smr_core::client_message::{Consistency, ReadRequest, Reply};
 use atlas_smr_execution::{
-    Application, ApplicationData, ChunkedImage, DecisionExecutorHandle, Execute, ExecutionContext,
-    ExecutionFailure, ExecutionSink, Executor, ExecutorOptions, ExecutorThread, InstallError,
-    Progress, SnapshotError,
+    Application, ApplicationData, CheckpointImage, DecisionExecutorHandle, Execute,
+    ExecutionContext, ExecutionFailure, ExecutionSink, Executor, ExecutorOptions, ExecutorThread,
+    InstallError, Progress, Snapshot, SnapshotError,
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -17,23 +17,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Longer than anything takes here, so that a fault ends a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Sink {
     replies: Sender<(ClientId, Reply)>,
     progress: Sender<Progress>,
-    checkpoints: Sender<ChunkedImage>,
+    checkpoints: Sender<CheckpointImage>,
     installed: Sender<(CheckpointId, Result<Progress, InstallError>)>,
     failed: Sender<ExecutionFailure>,
 }
 
-struct Seen {
-    replies: Receiver<(ClientId, Reply)>,
-    progress: Receiver<Progress>,
-    checkpoints: Receiver<ChunkedImage>,
-    installed: Receiver<(CheckpointId, Result<Progress, InstallError>)>,
-    failed: Receiver<ExecutionFailure>,
+pub(crate) struct Seen {
+    pub(crate) replies: Receiver<(ClientId, Reply)>,
+    pub(crate) progress: Receiver<Progress>,
+    pub(crate) checkpoints: Receiver<CheckpointImage>,
+    pub(crate) installed: Receiver<(CheckpointId, Result<Progress, InstallError>)>,
+    pub(crate) failed: Receiver<ExecutionFailure>,
 }
 
 impl ExecutionSink for Sink {
@@ -47,8 +47,11 @@ impl ExecutionSink for Sink {
         self.progress.send(progress).unwrap();
     }
 
-    fn checkpoint(&self, image: ChunkedImage) {
+    fn checkpoint(&self, snapshot: Snapshot) -> Result<CheckpointId, SnapshotError> {
+        let image = snapshot.into_image(64)?;
+        let id = image.id;
         self.checkpoints.send(image).unwrap();
+        Ok(id)
     }
 
     fn installed(&self, id: CheckpointId, outcome: Result<Progress, InstallError>) {
@@ -60,7 +63,10 @@ impl ExecutionSink for Sink {
     }
 }
 
-fn start(executor: impl Execute + 'static, options: &ExecutorOptions) -> (ExecutorThread, Seen) {
+pub(crate) fn start(
+    executor: impl Execute + 'static,
+    options: &ExecutorOptions,
+) -> (ExecutorThread, Seen) {
     let (replies, seen_replies) = unbounded();
     let (progress, seen_progress) = unbounded();
     let (checkpoints, seen_checkpoints) = unbounded();
@@ -96,7 +102,7 @@ fn read(id: u64, request: &Request) -> ReadRequest {
     }
 }
 
-fn next<T>(seen: &Receiver<T>) -> T {
+pub(crate) fn next<T>(seen: &Receiver<T>) -> T {
     seen.recv_timeout(PATIENCE).unwrap()
 }
 
@@ -124,7 +130,7 @@ fn decisions_are_executed_in_order_with_their_replies_and_checkpoints() {
         }
         expected_images.extend(
             one.snapshot
-                .map(|snapshot| snapshot.into_chunks(64).unwrap()),
+                .map(|snapshot| snapshot.into_image(64).unwrap()),
         );
     }
     let images: Vec<_> = seen.checkpoints.try_iter().collect();

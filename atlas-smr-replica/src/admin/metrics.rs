@@ -5,6 +5,7 @@ use super::server::AdminCounters;
 use crate::config::NodeConfig;
 use atlas_communication::{NetworkCounters, Refusal, Traffic};
 use atlas_persistent_log::LogStats;
+use atlas_smr_core::transfer::StateTransferCounters;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -50,6 +51,10 @@ pub struct Snapshot {
     pub decisions_transferred: u64,
     /// States installed from peers.
     pub states_installed: u64,
+    /// What was fetched and served of states.
+    pub transfer: StateTransferCounters,
+    /// Of the state that is being fetched: bytes that are here, and all.
+    pub fetching: (u64, u64),
     /// Operations executed.
     pub operations: u64,
     /// Operations on which the application panicked.
@@ -142,6 +147,7 @@ impl Collector for Families {
         page.identity(&self.identity)?;
         page.ordering(snapshot)?;
         page.execution(snapshot)?;
+        page.transfer(snapshot)?;
         page.requests(snapshot)?;
         page.peers(&snapshot.network)?;
         page.connections(&snapshot.network)?;
@@ -243,6 +249,38 @@ impl Page<'_> {
         self.counter("operations_executed", "Operations executed", now.operations)?;
         let help = "Operations on which the application panicked";
         self.counter("application_failures", help, now.application_failures)
+    }
+
+    fn transfer(&mut self, now: &Snapshot) -> fmt::Result {
+        let transfer = &now.transfer;
+        let counts = |counts: &[(&str, u64)]| -> Vec<(Labels, u64)> {
+            let labels = |what: &str| vec![("what", what.to_owned())];
+            let counts = counts.iter().map(|(what, count)| (labels(what), *count));
+            counts.collect()
+        };
+        let bytes = counts(&[
+            ("fetched", transfer.bytes_fetched),
+            ("reused", transfer.bytes_reused),
+            ("served", transfer.bytes_served),
+        ]);
+        let help = "Bytes of states: fetched from peers, found here instead, or sent to peers";
+        self.family("transfer", help, Some(&Unit::Bytes), bytes)?;
+        let parts = counts(&[
+            ("fetched", transfer.parts_fetched),
+            ("reused", transfer.parts_reused),
+            ("rejected", transfer.parts_rejected),
+            ("repaired", transfer.parts_repaired),
+        ]);
+        let help = "Parts of states: fetched, found here instead, refused, or put in the place of \
+                    damaged ones";
+        self.family("transfer_parts", help, None, parts)?;
+        let help = "Times that a peer was left alone because it lied or was too slow";
+        self.counter("transfer_peers_blamed", help, transfer.peers_blamed)?;
+        let (here, all) = now.fetching;
+        let help = "Bytes of the state that is being fetched; 0 when none is";
+        self.gauge("transfer_state_bytes", help, all)?;
+        let help = "Bytes of the state that is being fetched that are here";
+        self.gauge("transfer_state_here_bytes", help, here)
     }
 
     fn requests(&mut self, now: &Snapshot) -> fmt::Result {

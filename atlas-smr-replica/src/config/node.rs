@@ -42,6 +42,13 @@ pub struct NodeFile {
     /// Threads that check signatures; as many as the machine's cores allow when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_threads: Option<usize>,
+    /// Threads that execute operations; as many as the machine has cores when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_threads: Option<usize>,
+    /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
+    /// 0 is no limit.
+    #[serde(default = "transfer_bytes_per_second")]
+    pub transfer_bytes_per_second: u64,
 }
 
 const fn log_segment_bytes() -> u64 {
@@ -52,9 +59,14 @@ const fn clients_max() -> usize {
     4096
 }
 
+const fn transfer_bytes_per_second() -> u64 {
+    64 << 20
+}
+
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
 const CLIENTS: std::ops::RangeInclusive<usize> = 1..=65_536;
 const WORKERS: std::ops::RangeInclusive<usize> = 0..=64;
+const EXECUTING: std::ops::RangeInclusive<usize> = 1..=64;
 
 const DESCRIPTIONS: &Descriptions = &[
     ("id", "the id of a member in the cluster file"),
@@ -76,6 +88,11 @@ const DESCRIPTIONS: &Descriptions = &[
     ),
     ("clients_max", "a whole number from 1 to 65536"),
     ("worker_threads", "a whole number from 0 to 64"),
+    ("execution_threads", "a whole number from 1 to 64"),
+    (
+        "transfer_bytes_per_second",
+        "a whole number: bytes per second, or 0 for no limit",
+    ),
 ];
 
 const ADMIN_EXPECTED: &str = "an IP address and a port, such as `127.0.0.1:9100`";
@@ -107,6 +124,12 @@ pub struct NodeConfig {
     /// Threads that check signatures. With 0 the core's own thread does; `None`: two fewer than the
     /// machine has cores, 8 at the most.
     pub worker_threads: Option<usize>,
+    /// Threads that execute operations of one decision that share no key, for applications that
+    /// declare them. With 1 there is one after the other; `None`: one for each core, 8 at the most.
+    pub execution_threads: Option<usize>,
+    /// Bytes of states that are fetched from peers, and that are served to them, per second at most;
+    /// 0 is no limit.
+    pub transfer_bytes_per_second: u64,
 }
 
 impl NodeConfig {
@@ -138,6 +161,9 @@ impl NodeConfig {
         if let Some(workers) = file.worker_threads {
             check_range(&source, "worker_threads", workers, WORKERS)?;
         }
+        if let Some(threads) = file.execution_threads {
+            check_range(&source, "execution_threads", threads, EXECUTING)?;
+        }
         Ok(Self {
             id: member.id,
             key,
@@ -148,6 +174,8 @@ impl NodeConfig {
             log_segment_bytes: file.log_segment_bytes,
             clients_max: file.clients_max,
             worker_threads: file.worker_threads,
+            execution_threads: file.execution_threads,
+            transfer_bytes_per_second: file.transfer_bytes_per_second,
             cluster,
             source,
         })
@@ -184,6 +212,8 @@ impl NodeConfig {
             log_segment_bytes: log_segment_bytes(),
             clients_max: clients_max(),
             worker_threads: None,
+            execution_threads: None,
+            transfer_bytes_per_second: transfer_bytes_per_second(),
             cluster,
             source,
         })

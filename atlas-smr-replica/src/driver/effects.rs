@@ -1,8 +1,8 @@
 //! Carrying out what the core asks.
 
 use super::Driver;
-use crate::store::{Image, StoreJob};
-use atlas_common::{Lsn, wire};
+use crate::store::StoreJob;
+use atlas_common::{Digest, Lsn, wire};
 use atlas_communication::Lane;
 use atlas_core::{OrderingProtocol, Recipients};
 use atlas_persistent_log::{LogError, OperationMode};
@@ -49,24 +49,15 @@ impl<P: OrderingProtocol> Driver<P> {
             CoreEffect::ServeOffer { to, above } => {
                 self.store.offer(StoreJob::Offer { to, above });
             }
-            CoreEffect::ServeChunk { to, seq, index } => {
-                self.store.offer(StoreJob::Chunk { to, seq, index });
+            CoreEffect::ServeParts { to, digests } => {
+                self.store.offer(StoreJob::Parts { to, digests });
             }
-            CoreEffect::InstallState(state) => {
-                let certificate = std::sync::Arc::new(state.certificate);
-                let (manifest, chunks) = (state.manifest, state.chunks);
-                let image = Image {
-                    id: certificate.id,
-                    manifest,
-                    chunks,
-                };
-                let frontier = state.frontier;
-                self.store.queue(StoreJob::Install {
-                    certificate,
-                    frontier,
-                    image,
-                });
-            }
+            CoreEffect::TransferTarget(target) => self.store.queue(StoreJob::Target(target)),
+            CoreEffect::LookUpParts(question) => self.store.queue(StoreJob::LookUp(question)),
+            CoreEffect::KeepParts(blobs) => self.store.queue(StoreJob::Keep(blobs)),
+            CoreEffect::RepairParts(blobs) => self.store.queue(StoreJob::Repair(blobs)),
+            CoreEffect::Unrepairable(digests) => self.give_up_repair(&digests),
+            CoreEffect::InstallState(state) => self.store.queue(StoreJob::Install(*state)),
             CoreEffect::ReadAt { id, seq } => self.run_read(id, seq),
             CoreEffect::ReadRefused(id) => self.refuse_read(id),
             CoreEffect::Evidence { culprit, messages } => {
@@ -80,6 +71,16 @@ impl<P: OrderingProtocol> Driver<P> {
             }
             CoreEffect::Halt(reason) => self.stop(reason.to_string()),
         }
+    }
+
+    fn give_up_repair(&self, digests: &[Digest]) {
+        tracing::error!(
+            replica = self.me().0,
+            "no peer has {} damaged parts of this replica's checkpoints any more, {} among them: a \
+             checkpoint that needs them is passed over at the next start",
+            digests.len(),
+            digests.first().copied().unwrap_or_default()
+        );
     }
 
     fn gather_record(&mut self, lsn: Lsn, record: &P::Record) {

@@ -11,6 +11,7 @@ use atlas_core::{Installed, OrderingProtocol, Reject};
 use atlas_smr_core::client_message::{ClientMessage, Reply, StatusReport};
 use atlas_smr_core::core::CoreInput;
 use atlas_smr_core::message::SystemMessage;
+use atlas_smr_core::transfer::FetchedState;
 use atlas_smr_execution::Progress;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -99,21 +100,27 @@ impl<P: OrderingProtocol> Driver<P> {
             StoreEvent::Certified(certificate) => {
                 self.step(CoreInput::CertificateSaved(certificate));
             }
-            StoreEvent::Installed {
-                certificate,
-                frontier,
-                image,
-            } => {
-                let id = certificate.id;
-                self.state.installing = Some(Installed {
-                    certificate,
-                    frontier,
-                });
-                self.executor.install(id, image.manifest, image.chunks);
+            StoreEvent::Installed(state) => self.install(state),
+            StoreEvent::NotInstalled { seq, why } => {
+                self.on_install_outcome(InstallOutcome::Refused { seq, why });
             }
-            StoreEvent::Read { to, message } => self.step(CoreInput::StoreRead { to, message }),
+            StoreEvent::LookedUp(found) => self.step(CoreInput::LookedUp(found)),
+            StoreEvent::Kept(bytes) => self.step(CoreInput::PartsKept(bytes)),
+            StoreEvent::Damaged(parts) => self.step(CoreInput::Damaged(parts)),
+            StoreEvent::Read { to, messages } => self.step(CoreInput::StoreRead { to, messages }),
             StoreEvent::Failed(error) => self.stop(format!("the checkpoint store failed: {error}")),
         }
+    }
+
+    /// A state from peers is on the disk: the executor takes it over from there.
+    fn install(&mut self, state: FetchedState) {
+        let id = state.certificate.id;
+        self.state.installing = Some(Installed {
+            certificate: Arc::new(state.certificate),
+            frontier: state.frontier,
+        });
+        let source = Arc::new(self.store.keeper().source());
+        self.executor.install_parts(id, state.descriptor, source);
     }
 
     fn on_install_outcome(&mut self, outcome: InstallOutcome) {
@@ -167,6 +174,7 @@ impl<P: OrderingProtocol> Driver<P> {
                 state,
                 view_changes: core.protocol.view_changes,
                 catching_up: core.catching_up,
+                fetching: core.fetching,
                 connected,
             };
             shared.reply(&client, Reply::Status { id, report });

@@ -191,6 +191,7 @@ impl<P: OrderingProtocol> Driver<P> {
             id: self.me(),
             core: self.core.status(),
             counters: self.core.counters().clone(),
+            transfer: *self.core.state_transfer(),
             network: self.network.counters(),
             connected: self.network.connected(),
             log: self.log.stats(),

@@ -1,167 +1,111 @@
-//! Fetching a state.
+//! Fetching a state: which one, and what is done with what comes.
 
-use super::{FetchedState, StateTransferCounters, StateTransferEffect, StateTransferMessage};
-use crate::manifest::Manifest;
-use crate::transfer::patience::Patience;
+use super::download::Download;
+use super::plan::Plan;
+use super::{FetchedState, LookedUp, Out, StateTransferEffect, StateTransferMessage};
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Chunks asked of one peer at a time, and of all together.
-const CHUNKS_PER_PEER: usize = 4;
-const CHUNKS_IN_FLIGHT_MAX: usize = 16;
-/// A peer that was too slow this often in a row is left alone for a while.
-const STRIKES_MAX: u32 = 3;
 /// How often peers are asked for their newest checkpoint while no good offer is there.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How often the other peers are asked for offers while chunks come in.
+/// How often the other peers are asked for offers while parts come in.
 const MORE_SOURCES_AFTER: Duration = Duration::from_secs(2);
-
-/// Where counts and effects go.
-pub(super) struct Out<'a> {
-    pub(super) counters: &'a mut StateTransferCounters,
-    pub(super) effects: &'a mut VecDeque<StateTransferEffect>,
-}
-
-impl Out<'_> {
-    fn send(&mut self, to: NodeId, message: StateTransferMessage) {
-        self.effects
-            .push_back(StateTransferEffect::Send { to, message });
-    }
-}
-
-#[derive(Debug, Default)]
-struct Peer {
-    patience: Patience,
-    strikes: u32,
-    /// It offers the state that is being fetched.
-    source: bool,
-    /// Chunks that it was asked for, each with its deadline.
-    asked: BTreeMap<u32, Time>,
-}
-
-#[derive(Debug)]
-struct Plan {
-    certificate: CheckpointCertificate,
-    frontier: Bytes,
-    manifest: Manifest,
-    chunks: Vec<Option<Bytes>>,
-    /// How many chunks are here.
-    present: usize,
-    /// Chunks neither here nor asked for.
-    missing: BTreeSet<u32>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Idle,
-    Fetching,
-}
 
 #[derive(Debug)]
 pub(super) struct Fetch {
     membership: Arc<Membership>,
-    chunk_bytes_max: usize,
-    peers: BTreeMap<NodeId, Peer>,
-    phase: Phase,
+    part_bytes_max: u32,
+    pub(super) download: Download,
+    /// Whether a state is wanted.
+    active: bool,
     above: SeqNo,
-    plan: Option<Plan>,
-    /// Chunks of an abandoned plan, by their digests.
-    salvage: BTreeMap<Digest, Bytes>,
+    pub(super) plan: Option<Plan>,
+    /// The number of the next question to the store.
+    next_ticket: u64,
     ask_at: Time,
+    /// Damaged blobs, with their sizes.
+    pub(super) repairs: BTreeMap<Digest, u32>,
+    pub(super) repair_at: Time,
 }
 
 impl Fetch {
-    pub(super) fn new(membership: Arc<Membership>, peers: Vec<NodeId>, limits: &Limits) -> Self {
+    pub(super) fn new(membership: Arc<Membership>, download: Download, limits: &Limits) -> Self {
         Self {
             membership,
-            chunk_bytes_max: limits.chunk_bytes,
-            peers: peers.into_iter().map(|id| (id, Peer::default())).collect(),
-            phase: Phase::Idle,
+            part_bytes_max: u32::try_from(limits.chunk_bytes).unwrap_or(u32::MAX),
+            download,
+            active: false,
             above: SeqNo::ZERO,
             plan: None,
-            salvage: BTreeMap::new(),
+            next_ticket: 0,
             ask_at: Time::ZERO,
+            repairs: BTreeMap::new(),
+            repair_at: Time::ZERO,
         }
     }
 
     pub(super) const fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Fetching)
+        self.active
     }
 
     pub(super) fn certificate(&self) -> Option<&CheckpointCertificate> {
-        self.plan.as_ref().map(|plan| &plan.certificate)
+        self.plan.as_ref().map(|plan| &plan.state.certificate)
     }
 
-    pub(super) fn progress(&self) -> (usize, usize) {
-        self.plan
-            .as_ref()
-            .map_or((0, 0), |plan| (plan.present, plan.chunks.len()))
+    pub(super) fn progress(&self) -> (u64, u64) {
+        self.plan.as_ref().map_or((0, 0), Plan::progress)
     }
 
-    pub(super) fn start(&mut self, now: Time, above: SeqNo, out: &mut Out<'_>) {
+    pub(super) fn start(&mut self, now: Time, above: SeqNo, out: &mut Out) {
         self.above = self.above.max(above);
-        if self
-            .plan
-            .as_ref()
-            .is_some_and(|plan| plan.certificate.id.seq <= self.above)
-        {
+        if self.planned().is_some_and(|seq| seq <= self.above) {
             self.abandon_plan();
         }
-        if !self.is_active() {
-            self.phase = Phase::Fetching;
+        if !self.active {
+            self.active = true;
+            // Repairs wait meanwhile.
+            self.download.clear();
             self.ask_at = now;
         }
         self.ask_for_offers(now, out);
     }
 
-    pub(super) fn on_progress(&mut self, decided: SeqNo) {
+    fn planned(&self) -> Option<SeqNo> {
+        self.certificate().map(|certificate| certificate.id.seq)
+    }
+
+    pub(super) fn on_progress(&mut self, decided: SeqNo, out: &mut Out) {
         // Without a plan, any progress shows that what was in the way is overcome.
-        let seq = match &self.plan {
-            Some(plan) => plan.certificate.id.seq,
-            None => self.above.next(),
-        };
-        if seq <= decided {
-            self.cancel();
+        let seq = self.planned().unwrap_or_else(|| self.above.next());
+        if self.active && seq <= decided {
+            out.effects.push_back(StateTransferEffect::End);
+            self.rest();
         }
         self.above = self.above.max(decided);
     }
 
-    pub(super) fn cancel(&mut self) {
-        self.phase = Phase::Idle;
-        self.plan = None;
-        self.salvage.clear();
-        for peer in self.peers.values_mut() {
-            peer.source = false;
-            peer.asked.clear();
-            peer.strikes = 0;
-        }
+    fn rest(&mut self) {
+        self.active = false;
+        self.abandon_plan();
+        // Repairs go on as soon as somebody looks.
+        self.repair_at = Time::ZERO;
     }
 
-    /// Keeps the chunks that are here for the next plan.
     fn abandon_plan(&mut self) {
-        let Some(plan) = self.plan.take() else { return };
-        let chunks = plan.manifest.chunks.into_iter().zip(plan.chunks);
-        self.salvage
-            .extend(chunks.filter_map(|(digest, chunk)| Some((digest, chunk?))));
-        for peer in self.peers.values_mut() {
-            peer.source = false;
-            peer.asked.clear();
-        }
+        self.plan = None;
+        self.download.clear();
     }
 
-    fn ask_for_offers(&mut self, now: Time, out: &mut Out<'_>) {
+    fn ask_for_offers(&mut self, now: Time, out: &mut Out) {
         if self.ask_at > now {
             return;
         }
         // An offer of the state that is being fetched counts too.
-        let wanted = self
-            .plan
-            .as_ref()
-            .map_or(self.above, |plan| plan.certificate.id.seq.prev());
+        let wanted = self.planned().map_or(self.above, SeqNo::prev);
         let pause = if self.plan.is_some() {
             MORE_SOURCES_AFTER
         } else {
@@ -169,244 +113,179 @@ impl Fetch {
         };
         self.ask_at = now.after(pause);
         let message = StateTransferMessage::RequestLatestState { above: wanted };
-        for (id, peer) in &self.peers {
-            if !peer.source && peer.patience.shunned(now).is_none() {
-                out.send(*id, message.clone());
-            }
+        for id in self.download.others(now) {
+            out.send(id, message.clone());
         }
     }
 
-    pub(super) fn on_offer(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        certificate: CheckpointCertificate,
-        frontier: Bytes,
-        manifest: Manifest,
-        out: &mut Out<'_>,
-    ) {
-        let Some(peer) = self.peers.get_mut(&from) else {
+    pub(super) fn on_offer(&mut self, now: Time, from: NodeId, state: FetchedState, out: &mut Out) {
+        let id = state.certificate.id;
+        if !self.active || id.seq <= self.above || !self.download.hears(from, now) {
+            return;
+        }
+        let newer = |plan: &Plan| id.seq > plan.state.certificate.id.seq && !plan.begun;
+        if let Some(plan) = self.plan.as_ref().filter(|plan| !newer(plan)) {
+            // The same state, whoever voted for it: another source.
+            if plan.state.certificate.id == id {
+                self.download.add_source(from);
+            }
+        } else {
+            if !self.holds(&state) {
+                out.counters.offers_rejected += 1;
+                self.download.blame(now, from, out);
+                return self.run(now, out);
+            }
+            self.abandon_plan();
+            self.download.add_source(from);
+            let target = state.descriptor.clone();
+            out.effects.push_back(StateTransferEffect::Begin(target));
+            self.plan = Some(Plan::new(state, self.part_bytes_max));
+        }
+        self.run(now, out);
+    }
+
+    /// The cheap checks first; nothing was kept so far.
+    fn holds(&self, state: &FetchedState) -> bool {
+        state.descriptor.check().is_ok()
+            && state.certificate.verify(&self.membership).is_ok()
+            && state.descriptor.root() == state.certificate.id.state
+    }
+
+    /// Asks the store and the peers for what is next. When no source is left, the peers are asked for
+    /// offers again.
+    fn run(&mut self, now: Time, out: &mut Out) {
+        let Some(plan) = &mut self.plan else {
             return;
         };
-        if !matches!(self.phase, Phase::Fetching)
-            || certificate.id.seq <= self.above
-            || peer.patience.shunned(now).is_some()
-        {
-            return;
+        if plan.is_complete() {
+            return self.finish(now, out);
         }
-        let newer = |plan: &Plan| certificate.id.seq > plan.certificate.id.seq && plan.present == 0;
-        if let Some(plan) = self.plan.as_ref().filter(|plan| !newer(plan)) {
-            // The same state, whoever voted for it: another source. Its manifest has the same root.
-            peer.source |= plan.certificate.id == certificate.id;
-        } else {
-            let good = manifest.check().is_ok()
-                && manifest.chunk_bytes as usize <= self.chunk_bytes_max
-                && manifest.root() == certificate.id.state
-                && certificate.verify(&self.membership).is_ok();
-            if !good {
-                out.counters.offers_rejected += 1;
-                self.blame(now, from, out);
-                return;
-            }
-            self.abandon_plan();
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.source = true;
-            }
-            self.plan(certificate, frontier, manifest, out);
+        if let Some(question) = plan.question(self.next_ticket) {
+            self.next_ticket += 1;
+            out.effects.push_back(StateTransferEffect::Lookup(question));
         }
-        self.ask_for_chunks(now, out);
-    }
-
-    fn plan(
-        &mut self,
-        certificate: CheckpointCertificate,
-        frontier: Bytes,
-        manifest: Manifest,
-        out: &mut Out<'_>,
-    ) {
-        let salvage = std::mem::take(&mut self.salvage);
-        let chunks: Vec<Option<Bytes>> = manifest
-            .chunks
-            .iter()
-            .map(|digest| salvage.get(digest).cloned())
-            .collect();
-        let missing: BTreeSet<u32> = (0..)
-            .zip(&chunks)
-            .filter(|(_, chunk)| chunk.is_none())
-            .map(|(i, _)| i)
-            .collect();
-        out.counters.chunks_reused += (chunks.len() - missing.len()) as u64;
-        self.plan = Some(Plan {
-            certificate,
-            frontier,
-            manifest,
-            present: chunks.len() - missing.len(),
-            chunks,
-            missing,
-        });
-    }
-
-    /// Chunks that were asked for and are not here.
-    pub(super) fn in_flight(&self) -> usize {
-        self.peers.values().map(|peer| peer.asked.len()).sum()
-    }
-
-    /// Spreads the missing chunks over the sources. When no source is left, the peers are asked for
-    /// offers again, and what is here is kept for the next plan.
-    fn ask_for_chunks(&mut self, now: Time, out: &mut Out<'_>) {
-        let mut in_flight = self.in_flight();
-        let Some(plan) = &mut self.plan else { return };
-        if plan.present == plan.chunks.len() {
-            self.finish(out);
-            return;
-        }
-        let seq = plan.certificate.id.seq;
-        while in_flight < CHUNKS_IN_FLIGHT_MAX {
-            // The least busy source first; of equals, the lowest number.
-            let source = self
-                .peers
-                .iter_mut()
-                .filter(|(_, peer)| peer.source && peer.asked.len() < CHUNKS_PER_PEER)
-                .min_by_key(|(_, peer)| peer.asked.len());
-            let Some((id, peer)) = source else { break };
-            let Some(index) = plan.missing.pop_first() else {
-                break;
-            };
-            peer.asked.insert(index, peer.patience.deadline(now));
-            in_flight += 1;
-            out.send(*id, StateTransferMessage::RequestChunk { seq, index });
-        }
-        if !self.peers.values().any(|peer| peer.source) {
-            self.abandon_plan();
-            out.counters.restarts += 1;
-            self.ask_at = self.ask_at.min(now);
-            self.ask_for_offers(now, out);
+        self.download.ask(now, out);
+        if !self.download.has_sources() {
+            self.start_over(now, out);
         }
     }
 
-    fn finish(&mut self, out: &mut Out<'_>) {
+    fn start_over(&mut self, now: Time, out: &mut Out) {
+        self.abandon_plan();
+        out.counters.restarts += 1;
+        self.ask_at = self.ask_at.min(now);
+        self.ask_for_offers(now, out);
+    }
+
+    fn finish(&mut self, now: Time, out: &mut Out) {
+        if self.plan.as_ref().is_some_and(|plan| !plan.adds_up()) {
+            return self.refuse_plan(now, out);
+        }
         if let Some(plan) = self.plan.take() {
             out.effects
-                .push_back(StateTransferEffect::Fetched(FetchedState {
-                    certificate: plan.certificate,
-                    frontier: plan.frontier,
-                    manifest: plan.manifest,
-                    chunks: plan.chunks.into_iter().flatten().collect(),
-                }));
+                .push_back(StateTransferEffect::Fetched(plan.state));
         }
-        self.cancel();
+        self.rest();
     }
 
-    pub(super) fn on_chunk(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        seq: SeqNo,
-        index: u32,
-        bytes: Bytes,
-        out: &mut Out<'_>,
-    ) {
-        let (Some(plan), Some(peer)) = (&mut self.plan, self.peers.get_mut(&from)) else {
+    /// What is certified cannot be a state: as wrong as an offer can be.
+    fn refuse_plan(&mut self, now: Time, out: &mut Out) {
+        out.counters.offers_rejected += 1;
+        for id in self.download.sources() {
+            self.download.blame(now, id, out);
+        }
+        self.start_over(now, out);
+    }
+
+    pub(super) fn on_looked_up(&mut self, now: Time, found: LookedUp, out: &mut Out) {
+        let Some(plan) = &mut self.plan else {
             return;
         };
-        // A late chunk is as good as one in time, but only a source is listened to.
-        if !peer.source || plan.certificate.id.seq != seq {
-            return;
-        }
-        let asked = peer.asked.remove(&index).is_some();
-        if plan.chunks.get(index as usize).is_some_and(Option::is_some) {
-            return; // another peer was faster
-        }
-        if plan.manifest.verify_chunk(index, &bytes).is_err() {
-            if asked {
-                plan.missing.insert(index);
-            }
-            out.counters.chunks_rejected += 1;
-            self.blame(now, from, out);
-            return;
-        }
-        peer.strikes = 0;
-        peer.patience.served();
-        plan.chunks[index as usize] = Some(bytes);
-        plan.present += 1;
-        plan.missing.remove(&index);
-        out.counters.chunks_fetched += 1;
-        self.ask_for_chunks(now, out);
-    }
-
-    pub(super) fn on_gone(&mut self, now: Time, from: NodeId, seq: SeqNo, out: &mut Out<'_>) {
-        let Some(plan) = &self.plan else { return };
-        if plan.certificate.id.seq == seq {
-            self.drop_source(from);
-            self.ask_for_chunks(now, out);
-        }
-    }
-
-    fn drop_source(&mut self, id: NodeId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        peer.source = false;
-        peer.strikes = 0;
-        let asked = std::mem::take(&mut peer.asked);
-        if let Some(plan) = &mut self.plan {
-            let open = |index: &u32| plan.chunks[*index as usize].is_none();
-            plan.missing.extend(asked.into_keys().filter(open));
-        }
-    }
-
-    fn blame(&mut self, now: Time, id: NodeId, out: &mut Out<'_>) {
-        self.drop_source(id);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.patience.shun(now);
-        }
-        out.counters.peers_blamed += 1;
-        self.ask_for_chunks(now, out);
-    }
-
-    pub(super) fn on_deadline(&mut self, now: Time, out: &mut Out<'_>) {
-        if !self.is_active() {
-            return;
-        }
-        let mut hopeless = Vec::new();
-        for (id, peer) in &mut self.peers {
-            let overdue: Vec<u32> = peer
-                .asked
-                .iter()
-                .filter(|(_, at)| **at <= now)
-                .map(|(index, _)| *index)
-                .collect();
-            if overdue.is_empty() {
-                continue;
-            }
-            peer.patience.too_slow();
-            peer.strikes += 1;
-            if peer.strikes >= STRIKES_MAX {
-                hopeless.push(*id);
-            }
-            for index in overdue {
-                peer.asked.remove(&index);
-                if let Some(plan) = &mut self.plan
-                    && plan.chunks[index as usize].is_none()
-                {
-                    plan.missing.insert(index);
+        match plan.on_answer(found) {
+            Err(_unfit) => return self.refuse_plan(now, out),
+            Ok(None) => {}
+            Ok(Some(findings)) => {
+                out.counters.parts_reused += findings.parts_here;
+                out.counters.bytes_reused += findings.bytes_here;
+                // Pages first: they say what else is to be fetched.
+                for page in findings.missing_pages.into_iter().rev() {
+                    self.download.want(page, true);
+                }
+                for part in findings.missing_parts {
+                    self.download.want(part, false);
                 }
             }
         }
-        for id in hopeless {
-            self.blame(now, id, out);
+        self.run(now, out);
+    }
+
+    pub(super) fn on_parts(&mut self, now: Time, from: NodeId, blobs: Vec<Bytes>, out: &mut Out) {
+        let good = self.download.on_parts(now, from, blobs, out);
+        if self.active {
+            self.keep(now, good, out);
+        } else {
+            self.repair(now, good, out);
         }
-        self.ask_for_offers(now, out);
-        self.ask_for_chunks(now, out);
+    }
+
+    fn keep(&mut self, now: Time, good: Vec<(Digest, Bytes)>, out: &mut Out) {
+        let Some(plan) = &mut self.plan else {
+            return;
+        };
+        let seen = good.iter();
+        let fits = seen.map(|(digest, blob)| plan.on_blob(digest, blob));
+        let fits = fits.collect::<Result<Vec<()>, _>>().is_ok();
+        if !good.is_empty() {
+            let blobs = good.into_iter().map(|(_, blob)| blob).collect();
+            out.effects.push_back(StateTransferEffect::Keep { blobs });
+        }
+        if fits {
+            self.run(now, out);
+        } else {
+            self.refuse_plan(now, out);
+        }
+    }
+
+    pub(super) fn on_kept(&mut self, now: Time, bytes: u64, out: &mut Out) {
+        self.download.kept(bytes);
+        self.go_on(now, out);
+    }
+
+    pub(super) fn on_gone(&mut self, now: Time, from: NodeId, digests: &[Digest], out: &mut Out) {
+        let gone = self.download.on_gone(from, digests);
+        if self.active && !gone.is_empty() {
+            // It has gone on to a newer checkpoint.
+            self.download.drop_source(from);
+        } else {
+            self.on_lacking(&gone, out);
+        }
+        self.go_on(now, out);
+    }
+
+    fn go_on(&mut self, now: Time, out: &mut Out) {
+        if self.active {
+            self.run(now, out);
+        } else {
+            self.run_repairs(now, out);
+        }
+    }
+
+    pub(super) fn on_deadline(&mut self, now: Time, out: &mut Out) {
+        self.download.on_deadline(now, out);
+        if self.active {
+            self.ask_for_offers(now, out);
+        }
+        self.go_on(now, out);
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        let asked = self
-            .peers
-            .values()
-            .flat_map(|peer| peer.asked.values().copied());
-        self.is_active()
-            .then(|| asked.chain([self.ask_at]).min())
-            .flatten()
+        let next = if self.active {
+            self.ask_at
+        } else if self.is_repairing() {
+            self.repair_at
+        } else {
+            return None;
+        };
+        self.download.deadline().into_iter().chain([next]).min()
     }
 }

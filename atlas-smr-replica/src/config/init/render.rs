@@ -103,7 +103,15 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          \n\
          # Threads that check signatures. By default two fewer than the machine has cores, 8 at the\n\
          # most; with 0 the thread that orders checks them itself.\n\
-         # worker_threads = 0\n",
+         # worker_threads = 0\n\
+         \n\
+         # Threads that execute operations, for applications that declare what they read and write.\n\
+         # By default one for each core, 8 at the most.\n\
+         # execution_threads = 1\n\
+         \n\
+         # Bytes of states that are fetched from peers, and that are served to them, per second at\n\
+         # most; 0: as many as go.\n\
+         # transfer_bytes_per_second = 67108864\n",
         durability = options.durability,
     )
 }

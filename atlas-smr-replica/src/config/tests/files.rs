@@ -49,16 +49,23 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         (None, Durability::Sync)
     );
     assert_eq!((node.log_segment_bytes, node.clients_max), (64 << 20, 4096));
+    assert_eq!(node.transfer_bytes_per_second, 64 << 20);
     let all = format!(
         "{NODE}listen = \"0.0.0.0:7102\"\nadmin_listen = \"127.0.0.1:9100\"\n\
-         durability = \"async\"\nlog_segment_bytes = 1000000\nclients_max = 5\nworker_threads = 3\n"
+         durability = \"async\"\nlog_segment_bytes = 1000000\nclients_max = 5\nworker_threads = 3\n\
+         execution_threads = 2\n\
+         transfer_bytes_per_second = 0\n"
     );
     let node = load_node(&site, &all).unwrap();
     assert_eq!(node.listen.as_str(), "0.0.0.0:7102");
     assert_eq!(node.admin_listen, Some(([127, 0, 0, 1], 9100).into()));
     assert_eq!(node.durability, Durability::Async);
     assert_eq!((node.log_segment_bytes, node.clients_max), (1_000_000, 5));
-    assert_eq!(node.worker_threads, Some(3));
+    assert_eq!(
+        (node.worker_threads, node.execution_threads),
+        (Some(3), Some(2))
+    );
+    assert_eq!(node.transfer_bytes_per_second, 0);
 }
 
 #[test]
@@ -127,10 +134,20 @@ fn wrong_values_in_a_node_file_are_named_with_their_place() {
         "node.toml:5:18: `worker_threads` is 65; expected a whole number from 0 to 64",
     );
     is(
+        &with("execution_threads = 0"),
+        "node.toml:5:21: `execution_threads` is 0; expected a whole number from 1 to 64",
+    );
+    is(
+        &with("transfer_bytes_per_second = -1"),
+        "node.toml:5:29: `transfer_bytes_per_second` is integer `-1`; expected a whole number: bytes \
+         per second, or 0 for no limit",
+    );
+    is(
         &with("threads = 1"),
         "node.toml:5:1: `threads` is an unknown key; expected one of `id`, `cluster_file`, \
          `key_file`, `data_dir`, `listen`, `admin_listen`, `durability`, \
-         `log_segment_bytes`, `clients_max`, `worker_threads`",
+         `log_segment_bytes`, `clients_max`, `worker_threads`, `execution_threads`, \
+         `transfer_bytes_per_second`",
     );
     // A mistake in the cluster file is the cluster file's, with its place there.
     fs::write(

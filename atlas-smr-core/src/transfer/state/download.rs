@@ -15,8 +15,9 @@ const REQUESTS_PER_PEER: usize = 8;
 const WINDOW_FIRST: u64 = 1 << 20;
 const WINDOW_MIN: u64 = 128 << 10;
 const WINDOW_MAX: u64 = 4 << 20;
-/// Bytes asked of all peers together, and received but not yet in the store.
-pub(super) const IN_FLIGHT_MAX: u64 = 16 << 20;
+/// Bytes of parts asked of all peers together, and received but not yet in the store; one answer more
+/// may be on its way.
+pub const IN_FLIGHT_MAX: u64 = 16 << 20;
 /// Few blobs are not split further among the peers.
 const SHARE_MIN: usize = 8;
 /// A peer that was too slow this often in a row is left alone for a while.
@@ -324,10 +325,7 @@ impl Download {
         let (mut good, mut bad) = (Vec::new(), 0);
         for blob in blobs {
             let digest = Digest::of(&blob);
-            // Its digest was certified with its size: another size is as wrong as another digest.
-            let size = self.wanted.get(&digest).copied();
-            let right = size.is_none_or(|size| blob.len() as u64 == u64::from(size));
-            if !peer.asked.contains(&digest) || !right {
+            if !peer.asked.contains(&digest) {
                 bad += 1;
                 continue;
             }

@@ -293,6 +293,8 @@ fn it_waits_for_a_checkpoint_and_ends_when_decisions_catch_up() {
     run.fetcher.on_progress(SeqNo(16));
     assert!(!run.fetcher.is_active());
     assert_eq!(run.fetcher.deadline(), None);
+    run.go(100, |_, message| newer.answer(message));
+    assert!(run.target.is_none() && run.fetched.is_none());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::*;
-use crate::transfer::parts::serve::OUTSTANDING_MAX;
+use crate::transfer::state::serve::OUTSTANDING_MAX;
 use atlas_common::quorum::FaultModel;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A cluster in miniature: states, peers that answer as a test says, and the fetcher's own store.
 
 use super::super::*;
-use crate::transfer::parts::download::IN_FLIGHT_MAX;
+use crate::transfer::state::download::IN_FLIGHT_MAX;
 use atlas_common::crypto::{Ed25519, KeyPair, Signer};
 use atlas_common::quorum::FaultModel;
 use atlas_common::rng::SeededRng;
@@ -36,14 +36,6 @@ pub(super) fn limits() -> Limits {
 pub(super) fn noise(number: u64, bytes: usize) -> Bytes {
     let mut rng = SeededRng::new(number);
     (0..bytes).map(|_| rng.next_u64() as u8).collect()
-}
-
-/// What a message's blobs weigh.
-pub(super) fn size(message: &StateTransferMessage) -> u64 {
-    match message {
-        StateTransferMessage::Parts { blobs } => blobs.iter().map(|b| b.len() as u64).sum(),
-        _ => 0,
-    }
 }
 
 /// A certified checkpoint, whole.
@@ -140,6 +132,8 @@ pub(super) struct Run {
     pub(super) fetcher: StateTransfer,
     pub(super) now: Time,
     pub(super) store: BTreeMap<Digest, Bytes>,
+    /// What the store was told to keep.
+    pub(super) target: Option<StateDescriptor>,
     pub(super) fetched: Option<FetchedState>,
     pub(super) unrepairable: Vec<Digest>,
     /// Messages to each peer.
@@ -168,6 +162,7 @@ impl Run {
             fetcher,
             now: Time::from_millis(1),
             store: BTreeMap::new(),
+            target: None,
             fetched: None,
             unrepairable: Vec::new(),
             asked: BTreeMap::new(),
@@ -254,7 +249,9 @@ impl Run {
         };
         match event {
             Event::Arrives(from, message) => {
-                self.received += size(&message);
+                if matches!(message, StateTransferMessage::Parts { .. }) {
+                    self.received += message.bytes();
+                }
                 self.fetcher.process_message(self.now, from, message);
             }
             Event::LookedUp(found) => self.fetcher.looked_up(self.now, found),
@@ -300,7 +297,12 @@ impl Run {
                 self.unkept += bytes;
                 self.later(self.store_delay, Event::Kept(bytes));
             }
-            StateTransferEffect::Fetched(state) => self.fetched = Some(state),
+            StateTransferEffect::Begin(target) => self.target = Some(target),
+            StateTransferEffect::End => self.target = None,
+            StateTransferEffect::Fetched(state) => {
+                assert_eq!(self.target.as_ref(), Some(&state.descriptor));
+                self.fetched = Some(state);
+            }
             StateTransferEffect::Unrepairable { digests } => self.unrepairable.extend(digests),
             other => panic!("{other:?}"),
         }
