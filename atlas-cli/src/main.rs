@@ -1,5 +1,6 @@
 //! The `atlas` command.
 
+mod backup;
 mod bench;
 mod checkpoint;
 mod cluster;
@@ -44,6 +45,10 @@ enum Command {
     Status(status::Arguments),
     /// Have a checkpoint taken and certified now, instead of when the next one is due
     Checkpoint(checkpoint::Arguments),
+    /// Copy the newest certified checkpoint of a replica into a directory
+    Backup(backup::BackupArguments),
+    /// Make a new cluster that begins with the state of a backup
+    Restore(backup::RestoreArguments),
     /// Print what a stopped replica left on its disk, and whether it is whole
     Inspect(inspect::Arguments),
     /// Write the proof of a decision or checkpoint into a file, from a stopped replica's disk
@@ -66,6 +71,8 @@ fn main() -> ExitCode {
         Command::Kv(arguments) => kv::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Checkpoint(arguments) => checkpoint::run(arguments),
+        Command::Backup(arguments) => backup::take(arguments),
+        Command::Restore(arguments) => backup::restore(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::ExportProof(arguments) => proofs::export(arguments),
         Command::Verify(arguments) => proofs::verify(arguments),

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "cluster/backups.rs"]
+mod backups;
 #[path = "cluster/crashes.rs"]
 mod crashes;
 #[path = "cluster/errors.rs"]

@@ -52,6 +52,8 @@ mod transfer;
 mod verify;
 mod writer;
 
+pub(crate) use pack::INCOMING;
+
 pub use error::{Damage, Damaged, StoreError};
 pub use meta::{CheckpointMeta, META_BYTES_MAX, StoredCheckpoint};
 pub use record::{BLOB_BYTES_MAX, Compression};

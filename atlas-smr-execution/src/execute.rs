@@ -34,6 +34,18 @@ pub trait Execute: Send {
         source: &dyn PartSource,
     ) -> Result<(), InstallError>;
 
+    /// Begins a new cluster with the application's state of another one, before the first decision.
+    /// Agreed time goes on from there; sessions do not. The caller has checked the descriptor's root.
+    ///
+    /// # Errors
+    /// When something was executed already, or the parts are not what the descriptor says; nothing
+    /// has changed then.
+    fn begin_from(
+        &mut self,
+        descriptor: &StateDescriptor,
+        source: &dyn PartSource,
+    ) -> Result<(), InstallError>;
+
     /// Answers an encoded request from the state after [`Execute::executed`].
     fn read(&self, operation: &[u8]) -> OperationResult;
 

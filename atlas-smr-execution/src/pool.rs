@@ -15,7 +15,9 @@ const OPERATION_NANOS_MIN: u64 = 5_000;
 /// Operations have to take so long together for other threads to be worth waking.
 const TOGETHER_NANOS_MIN: u64 = 200_000;
 /// Once in so many decisions the other way is tried, to learn whether it has become the faster one.
-const TRY_OTHER_EVERY: usize = 64;
+const TRY_OTHER_EVERY: usize = 32;
+/// So many decisions are run in parallel before that is judged: the first wake the threads.
+const PARALLEL_FIRST: usize = 4;
 
 /// Threads on which an executor runs operations of one decision in parallel, when their keys
 /// ([`Application::keys`](crate::Application::keys)) do not meet and they take long enough. Clones are
@@ -93,7 +95,7 @@ impl ExecutionPool {
         }
         let faster = threads.parallel_nanos.load(Ordering::Relaxed) < each;
         let choice = threads.choices.fetch_add(1, Ordering::Relaxed) + 1;
-        faster != choice.is_multiple_of(TRY_OTHER_EVERY)
+        choice <= PARALLEL_FIRST || faster != choice.is_multiple_of(TRY_OTHER_EVERY)
     }
 
     /// Runs so many operations, and notes how long they take in this way.
@@ -165,5 +167,69 @@ impl fmt::Debug for ExecutionPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threads = self.0.as_ref().map_or(1, |threads| threads.threads);
         write!(f, "execution on {threads} threads")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(one_by_one: u64, parallel: u64) -> ExecutionPool {
+        let pool = ExecutionPool::new(Some(2)).unwrap();
+        let threads = pool.0.as_ref().unwrap();
+        threads
+            .one_by_one_nanos
+            .store(one_by_one, Ordering::Relaxed);
+        threads.parallel_nanos.store(parallel, Ordering::Relaxed);
+        pool
+    }
+
+    fn chosen(pool: &ExecutionPool, operations: usize) -> usize {
+        if let Some(threads) = &pool.0 {
+            threads.choices.store(PARALLEL_FIRST, Ordering::Relaxed);
+        }
+        let choices = (0..2 * TRY_OTHER_EVERY).map(|_| pool.chooses_parallel(operations));
+        choices.filter(|parallel| *parallel).count()
+    }
+
+    #[test]
+    fn the_faster_way_is_taken_and_the_other_one_tried_now_and_then() {
+        assert_eq!(chosen(&pool(20_000, 11_000), 100), 2 * TRY_OTHER_EVERY - 2);
+        assert_eq!(chosen(&pool(20_000, 30_000), 100), 2);
+        // Too early to judge.
+        let early = pool(20_000, 30_000);
+        let choices = (0..2 * PARALLEL_FIRST).map(|_| early.chooses_parallel(100));
+        assert_eq!(choices.filter(|parallel| *parallel).count(), PARALLEL_FIRST);
+    }
+
+    #[test]
+    fn operations_that_take_no_time_are_not_shared_out() {
+        assert_eq!(chosen(&pool(0, 0), 1000), 0, "not known yet");
+        assert_eq!(chosen(&pool(1_000, 1), 100_000), 0, "short ones");
+        assert_eq!(chosen(&pool(20_000, 1), 9), 0, "few");
+        assert_eq!(chosen(&ExecutionPool::sequential(), 1000), 0);
+        assert!(ExecutionPool::new(Some(1)).unwrap().0.is_none());
+    }
+
+    #[test]
+    fn what_operations_take_is_learnt_from_running_them() {
+        let pool = pool(0, 0);
+        pool.timed(false, 0, || {});
+        let threads = pool.0.as_ref().unwrap();
+        assert_eq!(threads.one_by_one_nanos.load(Ordering::Relaxed), 0);
+        pool.timed(false, 1, || {});
+        assert!(threads.one_by_one_nanos.load(Ordering::Relaxed) > 0);
+        note(&threads.parallel_nanos, Duration::from_nanos(8000), 10);
+        note(&threads.parallel_nanos, Duration::from_nanos(16000), 10);
+        assert_eq!(threads.parallel_nanos.load(Ordering::Relaxed), 900);
+    }
+
+    #[test]
+    fn results_are_in_the_order_of_the_jobs() {
+        for threads in [1, 2, 5] {
+            let pool = ExecutionPool::eager(threads).unwrap();
+            let found = pool.map((0..100).collect(), |n: u32| n * n);
+            assert!(found.into_iter().eq((0..100).map(|n| n * n)));
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! A node of an Atlas cluster.
 
 pub mod admin;
+pub mod backup;
 mod builder;
 mod clock;
 pub mod config;
 mod driver;
+mod evidence;
 mod handle;
 pub mod inspect;
 mod local;

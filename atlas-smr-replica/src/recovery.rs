@@ -45,6 +45,10 @@ pub struct Opened<P: OrderingProtocol> {
     pub origin: Origin,
     /// The certified checkpoints, the newest first; see [`restore`].
     pub certified: Vec<FoundCheckpoint>,
+    /// The disk itself.
+    pub files: Arc<dyn Storage>,
+    /// The state to begin with where there is no checkpoint, if the cluster was restored.
+    pub base: Option<StateDescriptor>,
     /// The protocol's records.
     pub records: Vec<(Lsn, P::Record)>,
     /// The last record the log has had.
@@ -83,6 +87,16 @@ pub enum OpenError {
         /// That of the cluster file.
         expected: Digest,
     },
+    /// The cluster was restored from a backup, and this replica has neither that state nor a later
+    /// one.
+    #[error(
+        "the cluster began with state {root} from a backup, and this replica has neither that nor a \
+         later one: run `atlas restore --replica` with the backup and this replica's directory"
+    )]
+    NoInitialState {
+        /// The root of the state.
+        root: Digest,
+    },
     /// A record of the log is not one of this protocol.
     #[error(
         "record {lsn} of the log is not one of protocol {protocol}: was the protocol changed in the \
@@ -107,6 +121,8 @@ pub struct OpenOptions {
     pub log: LogOptions,
     /// The cluster's limits.
     pub limits: Limits,
+    /// The root of the state that the cluster began with, if it was restored from a backup.
+    pub initial_state: Option<Digest>,
 }
 
 /// Writes the birth record that tells a new replica from one whose disk was wiped. Once, by whoever
@@ -141,6 +157,7 @@ pub fn open<P: OrderingProtocol>(
     let damage = store.damage_found().iter();
     notes.extend(damage.map(|damage| format!("checkpoints: {damage}")));
     let certified = certified(&store, &mut notes)?;
+    let base = base(&store, options.initial_state, certified.is_empty())?;
     let (log, recovered) = memory::open_log(storage, &options.log, &mut notes)?;
     if let Some(torn) = &recovered.torn {
         notes.push(format!(
@@ -152,13 +169,30 @@ pub fn open<P: OrderingProtocol>(
     let origin = memory::origin(storage, &options.genesis, born, &recovered)?;
     Ok(Opened {
         origin,
+        files: Arc::clone(storage),
         certified,
+        base,
         records: decode_records::<P>(recovered.records)?,
         last_lsn: recovered.last,
         log,
         store,
         notes,
     })
+}
+
+/// The state that a restored cluster began with, as long as no checkpoint has taken its place.
+fn base(
+    store: &PartStore,
+    initial_state: Option<Digest>,
+    needed: bool,
+) -> Result<Option<StateDescriptor>, OpenError> {
+    let Some(root) = initial_state.filter(|_| needed) else {
+        return Ok(None);
+    };
+    match store.stored(SeqNo::ZERO) {
+        Ok(stored) if stored.descriptor.root() == root => Ok(Some(stored.descriptor.clone())),
+        _ => Err(OpenError::NoInitialState { root }),
+    }
 }
 
 fn decode_records<P: OrderingProtocol>(

@@ -4,6 +4,7 @@
 use atlas_smr::ProtocolRegistry;
 use atlas_smr::config::ClientConfig;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -68,12 +69,23 @@ impl Cluster {
     }
 
     fn init_with(protocol: &str, replicas: usize, more: &[&str]) -> Self {
+        Self::make(&["init".as_ref()], protocol, replicas, more)
+    }
+
+    /// A new cluster that begins with the state of a backup.
+    pub(crate) fn restore(backup: &Path, protocol: &str, replicas: usize) -> Self {
+        let restore = ["restore".as_ref(), backup.as_os_str()];
+        Self::make(&restore, protocol, replicas, &[])
+    }
+
+    fn make(command: &[&OsStr], protocol: &str, replicas: usize, more: &[&str]) -> Self {
         let dir = TempDir::with_prefix("atlas-test-").unwrap();
         let cluster = dir.path().join("cluster");
         let n = u16::try_from(replicas).unwrap();
         let ports = free_ports(2 * n);
         let made = atlas()
-            .args(["init", "--replicas", &n.to_string()])
+            .args(command)
+            .args(["--replicas", &n.to_string()])
             .args(["--protocol", protocol, "--dir"])
             .arg(&cluster)
             .args(["--base-port", &ports.to_string()])

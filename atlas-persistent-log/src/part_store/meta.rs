@@ -50,6 +50,19 @@ pub(super) fn seq_of(file: &str) -> Option<SeqNo> {
     (name(seq) == file).then_some(seq)
 }
 
+/// The cluster whose checkpoints these are, by the first metadata that can be read.
+pub(super) fn cluster_of(storage: &dyn Storage) -> Result<Option<Digest>, StoreError> {
+    let names = storage.list()?;
+    for file in names.iter().filter(|file| seq_of(file).is_some()) {
+        match sealed::read(storage, file, MAGIC) {
+            Ok((genesis, _)) => return Ok(Some(genesis)),
+            Err(SealedError::Storage(error)) => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a file of that name is one of these.
 pub(super) fn is_own(file: &str) -> bool {
     file == TARGET || seq_of(file).is_some()

@@ -16,7 +16,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 const WINDOW_BYTES: usize = 1 << 20;
 
 const PREFIX: &str = "pack-";
-const INCOMING: &str = "incoming-";
+/// How the names of packs begin that blobs of a transfer are added to.
+pub(crate) const INCOMING: &str = "incoming-";
 
 pub(super) fn name(pack: u64) -> String {
     format!("{PREFIX}{pack:016x}")

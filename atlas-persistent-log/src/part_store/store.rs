@@ -120,6 +120,15 @@ impl PartStore {
         })
     }
 
+    /// The genesis digest of the cluster whose checkpoints a storage holds; `None` where it holds none
+    /// that can be read.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn cluster_of(storage: &dyn Storage) -> Result<Option<Digest>, StoreError> {
+        meta::cluster_of(storage)
+    }
+
     /// What was damaged when the store was opened: indexes and metadata. Records are checked when they
     /// are read, all of them by [`Self::verify`].
     #[must_use]

@@ -20,7 +20,7 @@ pub struct FileStorage {
     /// For `fsync` of the directory itself.
     handle: File,
     /// Held for its lock.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl FileStorage {
@@ -37,7 +37,23 @@ impl FileStorage {
         Ok(Self {
             directory,
             handle,
-            _lock: lock,
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens a directory that another process may have open, to look at it: what is read may change or
+    /// go at any time, and nothing may be written (see [`ReadOnly`](super::ReadOnly)).
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn look(directory: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let directory = directory.into();
+        let handle = File::open(&directory)
+            .map_err(|error| StorageError::io(Operation::Open, &directory, error))?;
+        Ok(Self {
+            directory,
+            handle,
+            _lock: None,
         })
     }
 

@@ -1,12 +1,14 @@
 //! A storage that is only looked at.
 
-use super::{Operation, Storage, StorageError, StorageFile};
+use super::{Operation, Storage, StorageError, StorageFile, TEMPORARY_SUFFIX};
+use crate::part_store::INCOMING;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 
 /// Another storage, of which nothing is changed: for whoever looks at what a replica left. What a
-/// replica would clean up when it starts stays as it is; writing is refused.
+/// replica would clean up or take over when it starts stays as it is, and is not listed; writing is
+/// refused.
 #[derive(Debug)]
 pub struct ReadOnly {
     inner: Arc<dyn Storage>,
@@ -22,7 +24,10 @@ impl ReadOnly {
 
 impl Storage for ReadOnly {
     fn list(&self) -> Result<Vec<String>, StorageError> {
-        self.inner.list()
+        let mut names = self.inner.list()?;
+        // What is being written is not there yet.
+        names.retain(|name| !name.ends_with(TEMPORARY_SUFFIX) && !name.starts_with(INCOMING));
+        Ok(names)
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn StorageFile>, StorageError> {

@@ -328,6 +328,7 @@ impl<P: SimProtocol> Node<P> {
                 ..LogOptions::small(*membership.genesis())
             },
             limits: limits.clone(),
+            initial_state: None,
         };
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)
             .map_err(|error| error.to_string())?;

@@ -94,6 +94,30 @@ proptest! {
     }
 }
 
+#[test]
+fn a_session_that_is_evicted_has_its_earlier_operations_answered() {
+    let limits = Limits {
+        sessions_max: 1,
+        ..limits()
+    };
+    let change = Change {
+        to: vec![1],
+        amount: 5,
+        declared: true,
+        ..Change::default()
+    };
+    let run = raw_bundle(1, 1, 1, &[change_bytes(&change)]);
+    let decisions = [decision(1, 0, &[open(1)]), decision(2, 0, &[run, open(2)])];
+    let mut sequential = cells::<DivisibleMap>(limits.clone());
+    let mut parallel = cells::<DivisibleMap>(limits).with_pool(POOLS[1].clone());
+    for decision in &decisions {
+        let (one, other) = (sequential.apply(decision), parallel.apply(decision));
+        assert_eq!(one.replies.len(), decision.seq.0 as usize);
+        assert_eq!(one.replies, other.replies);
+        assert_eq!(sequential.state_digest(), parallel.state_digest());
+    }
+}
+
 /// Its requests wait for each other.
 struct Meeting {
     left: (Sender<()>, Receiver<()>),

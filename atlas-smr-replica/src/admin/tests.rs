@@ -279,6 +279,7 @@ fn node() -> NodeConfig {
         clients: ClientsEntry::Any,
         unordered_reads: false,
         lease_reads: false,
+        initial_state: None,
         members: members.collect(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),

@@ -28,6 +28,7 @@ pub struct ClusterConfig {
     clients: Clients,
     unordered_reads: bool,
     lease_reads: bool,
+    initial_state: Option<Digest>,
     members: Vec<ClusterMember>,
     limits: Limits,
     timeouts: Timeouts,
@@ -129,6 +130,12 @@ impl ClusterConfig {
         self.protocol
     }
 
+    /// The root of the state that the cluster began with, if it was restored from a backup.
+    #[must_use]
+    pub const fn initial_state(&self) -> Option<Digest> {
+        self.initial_state
+    }
+
     /// The replicas, in the order of their ids.
     #[must_use]
     pub fn members(&self) -> &[ClusterMember] {
@@ -215,9 +222,17 @@ impl Check<'_> {
         if let Some((key, found, expected)) = file.timeouts.wrong() {
             return Err(self.wrong(&format!("timeouts.{key}"), found, expected));
         }
+        let initial_state = self.initial_state()?;
         Ok(ClusterConfig {
             name: file.name.clone(),
-            genesis: genesis(&id, protocol, &members, &file.limits),
+            genesis: genesis(
+                &id,
+                protocol,
+                &members,
+                &file.limits,
+                initial_state.as_ref(),
+            ),
+            initial_state,
             protocol,
             clients,
             unordered_reads: file.unordered_reads,
@@ -226,6 +241,18 @@ impl Check<'_> {
             limits: file.limits.clone(),
             timeouts: file.timeouts,
         })
+    }
+
+    fn initial_state(&self) -> Result<Option<Digest>, ConfigError> {
+        let Some(text) = &self.file.initial_state else {
+            return Ok(None);
+        };
+        let mut root = [0; 32];
+        hex::decode_to_slice(text, &mut root).map_err(|_| {
+            let expected = "64 hexadecimal digits, as `atlas restore` writes them";
+            self.wrong("initial_state", quoted(text), expected)
+        })?;
+        Ok(Some(Digest(root)))
     }
 
     fn wrong(&self, key: &str, found: impl ToString, expected: impl ToString) -> ConfigError {
@@ -390,6 +417,7 @@ fn genesis(
     protocol: KnownProtocol,
     members: &[ClusterMember],
     limits: &Limits,
+    initial_state: Option<&Digest>,
 ) -> Digest {
     let model = match protocol.model {
         FaultModel::Crash => 0,
@@ -411,7 +439,11 @@ fn genesis(
             .bytes(&member.key.0)
             .number(votes)
     };
-    members.iter().fold(digest, add).finish()
+    let digest = members.iter().fold(digest, add);
+    match initial_state {
+        Some(root) => digest.digest(root).finish(),
+        None => digest.finish(),
+    }
 }
 
 /// Text as TOML writes it, shortened when it is long.

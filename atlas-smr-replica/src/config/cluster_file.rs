@@ -28,6 +28,10 @@ pub struct ClusterFile {
     /// allow it.
     #[serde(default)]
     pub lease_reads: bool,
+    /// The root of the state that the cluster begins with, 64 hexadecimal digits, if it was restored
+    /// from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_state: Option<String>,
     /// The replicas, voters first.
     pub members: Vec<MemberEntry>,
     /// Bounds of messages, queues and windows.
@@ -89,6 +93,7 @@ pub(super) const DESCRIPTIONS: &Descriptions = &[
     ("clients[].public_key", "64 hexadecimal digits"),
     ("unordered_reads", "`true` or `false`"),
     ("lease_reads", "`true` or `false`"),
+    ("initial_state", "64 hexadecimal digits"),
     (
         "members",
         "a list of tables with `id`, `address` and `public_key`",

@@ -4,6 +4,7 @@ mod render;
 
 use super::error::ConfigError;
 use super::{ClientConfig, ClusterConfig, KnownProtocol, NodeConfig, Timeouts, keys};
+use atlas_common::Digest;
 use atlas_common::crypto::{EntropyError, KeyPair, Signer};
 use atlas_core::Limits;
 use atlas_persistent_log::Durability;
@@ -39,6 +40,8 @@ pub struct InitOptions {
     pub durability: Durability,
     /// Whether reads may be answered without being ordered.
     pub unordered_reads: bool,
+    /// The root of the state that the cluster begins with, if it is restored from a backup.
+    pub initial_state: Option<Digest>,
     /// Bounds of messages, queues and windows.
     pub limits: Limits,
     /// Time-outs.
@@ -70,6 +73,7 @@ impl InitOptions {
             admin_ports: None,
             durability: Durability::Sync,
             unordered_reads: false,
+            initial_state: None,
             limits: (protocol.limits_for)(replicas),
             timeouts: Timeouts::default(),
         }

@@ -39,6 +39,12 @@ pub(super) fn cluster(
         model = options.protocol.model,
         unordered_reads = options.unordered_reads,
     );
+    if let Some(root) = options.initial_state {
+        text.push_str(&format!(
+            "\n# The root of the state that the cluster began with, from a backup.\n\
+             initial_state = \"{root}\"\n"
+        ));
+    }
     text.push_str("\n# Who may be a client: \"any\", or a list of [[clients]] with `name` and `public_key`.\n");
     if !options.clients_listed {
         text.push_str("clients = \"any\"\n");
