@@ -45,6 +45,8 @@ kinds! {
     Wipe = "wiped disks",
     /// A power cut in the middle of a write.
     TornWrite = "power cuts during a write",
+    /// A bit flipped in what a replica had stored, and it found that when it came back.
+    Damage = "damaged disks",
     /// A replica came back.
     Restart = "restarts",
     /// A replica stood still and went on later.

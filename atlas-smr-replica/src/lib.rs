@@ -6,6 +6,7 @@ mod builder;
 mod clock;
 pub mod config;
 mod driver;
+mod evidence;
 mod handle;
 pub mod inspect;
 mod local;

@@ -4,6 +4,7 @@
 use crate::clock::Clock;
 use crate::config::{Clients, ConfigError, NodeConfig};
 use crate::driver::{Checking, Command, Driver, EventQueue, State, Stopped, default_workers};
+use crate::evidence::EvidenceFiles;
 use crate::recovery::{self, OpenError, OpenOptions, Opened};
 use crate::registry::{ProtocolSettings, SettingsError};
 use crate::shared::Shared;
@@ -134,10 +135,7 @@ impl CoreSeat {
 
     fn open<P: OrderingProtocol>(&self) -> Result<Opened<P>, StartError> {
         let node = &self.node;
-        let at = |cause: OpenError| StartError::Disk {
-            directory: node.data_dir.display().to_string(),
-            cause: Box::new(cause),
-        };
+        let at = |cause| disk_error(node, cause);
         let open_files = || FileStorage::open(&node.data_dir).map_err(OpenError::from);
         let files: Arc<dyn Storage> = Arc::new(open_files().map_err(at)?);
         // In mode `memory` checkpoints stay in memory too; they are there for peers.
@@ -157,6 +155,13 @@ impl CoreSeat {
             initial_state: node.cluster.initial_state(),
         };
         recovery::open::<P>(&files, checkpoints, &options).map_err(at)
+    }
+}
+
+fn disk_error(node: &NodeConfig, cause: OpenError) -> StartError {
+    StartError::Disk {
+        directory: node.data_dir.display().to_string(),
+        cause: Box::new(cause),
     }
 }
 
@@ -235,8 +240,12 @@ pub(crate) fn seat<P: OrderingProtocol>(
     let checking = Checking::start(checker, workers, &events)?;
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (local, local_queue) = mpsc::channel(LOCAL_READS_MAX);
+    let evidence = EvidenceFiles::open(opened.files, *node.cluster.genesis(), P::NAME)
+        .map_err(OpenError::from)
+        .map_err(|cause| disk_error(&node, cause))?;
     let driver = Driver {
         core,
+        evidence,
         checking,
         network: seat.network,
         log,

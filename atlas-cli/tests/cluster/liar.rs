@@ -17,6 +17,7 @@ use atlas_pbft::message::{
 };
 use atlas_pbft::sealed::Sealed;
 use atlas_smr::config::{ClientConfig, InitOptions, Initialised, NodeConfig, Ports};
+use atlas_smr::proof::{ProofFile, Statement};
 use atlas_smr::{
     ApplicationClient, Durability, ProtocolRegistry, Replica, ReplicaHandle, ReplicaStatus,
     connect, create_cluster,
@@ -24,6 +25,8 @@ use atlas_smr::{
 use atlas_smr_core::message::SystemMessage;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -396,6 +399,26 @@ async fn serve_beside_a_liar() {
     for replica in correct {
         replica.shutdown().await;
     }
+    convict(&files);
+}
+
+/// Row 1: what the correct replicas have kept convicts the liar before anybody who has the cluster
+/// file, and nobody else.
+fn convict(files: &Initialised) {
+    let mut pieces = 0;
+    for directory in &files.replicas[..LIAR] {
+        let entries = fs::read_dir(directory.join("data")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let is_evidence = |path: &PathBuf| path.to_string_lossy().contains("evidence-");
+        for path in paths.filter(is_evidence) {
+            let proof = ProofFile::decode(&fs::read(&path).unwrap()).unwrap();
+            let verdict = proof.verify(&files.cluster, &ProtocolRegistry::default());
+            let liar = NodeId(LIAR as u32);
+            assert_eq!(verdict, Ok(Statement::Contradiction(liar)), "{path:?}");
+            pieces += 1;
+        }
+    }
+    assert!(pieces > 0, "no evidence was kept");
 }
 
 /// It sends garbage, forges votes, votes twice, passes off others' votes as its own, and proposes two

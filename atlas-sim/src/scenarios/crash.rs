@@ -4,7 +4,7 @@
 use super::{Scenario, changed_views, counted, nothing};
 use crate::faults::FaultKind;
 use crate::network::Quality;
-use crate::plan::{Action, Clock, CrashKind, DiskFault, Plan, Target};
+use crate::plan::{Action, Clock, CrashKind, DiskFault, Flip, Plan, Target};
 use crate::verdict::Report;
 use atlas_common::rng::SeededRng;
 use atlas_common::{NodeId, Time};
@@ -161,6 +161,23 @@ fn wiped(seed: u64) -> Plan {
     if n >= 5 {
         let crash = Action::Crash(Target::Leader, CrashKind::PowerCut);
         plan = plan.at(900, crash).at(1300, Action::RestartAll);
+    }
+    plan.heal_at(6000)
+}
+
+/// Row 41: a bit flips in the log of a leader that is stopped, and in another replica's later: each finds
+/// it and rejoins as one that has no memory.
+fn damaged_log(seed: u64) -> Plan {
+    let n = size(seed);
+    damaged(busy(calm(n, seed, &[FaultKind::Damage]), 6000))
+}
+
+pub(super) fn damaged(mut plan: Plan) -> Plan {
+    plan.limits = Plan::small_limits(8);
+    for (at, victim) in [(400, Target::Leader), (3200, Target::Replica(NodeId(1)))] {
+        plan = plan
+            .at(at, Action::Crash(victim, CrashKind::Damage(Flip::Log)))
+            .at(at + 400, Action::RestartAll);
     }
     plan.heal_at(6000)
 }
@@ -354,6 +371,12 @@ pub(super) const ALL: &[Scenario] = &[
         name: "row-41-torn-writes",
         about: "rows 41 and 43: all lose their power in the middle of writes, seven times",
         plan: power_cuts,
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-41-damaged-log",
+        about: "a bit flips in a leader's log, then in another's: they say so and rejoin without memory",
+        plan: damaged_log,
         shows: nothing,
     },
     Scenario {

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::store::StoreJob;
-use atlas_common::{Digest, Lsn, wire};
+use atlas_common::{Digest, Lsn, NodeId, wire};
 use atlas_communication::Lane;
 use atlas_core::{OrderingProtocol, Recipients};
 use atlas_persistent_log::{LogError, OperationMode};
@@ -60,17 +60,26 @@ impl<P: OrderingProtocol> Driver<P> {
             CoreEffect::InstallState(state) => self.store.queue(StoreJob::Install(*state)),
             CoreEffect::ReadAt { id, seq } => self.run_read(id, seq),
             CoreEffect::ReadRefused(id) => self.refuse_read(id),
-            CoreEffect::Evidence { culprit, messages } => {
-                let (first, second) = &*messages;
-                tracing::warn!(
-                    replica = self.me().0,
-                    %culprit,
-                    "a replica signed two messages that contradict each other: {first:?} and \
-                     {second:?}"
-                );
-            }
+            CoreEffect::Evidence { culprit, messages } => self.keep_evidence(culprit, &messages),
             CoreEffect::Halt(reason) => self.stop(reason.to_string()),
         }
+    }
+
+    /// What cannot be kept is said all the same: the replica goes on without it.
+    fn keep_evidence(&mut self, culprit: NodeId, messages: &(P::Message, P::Message)) {
+        let (first, second) = messages;
+        let kept = self.evidence.keep(culprit, encode(first), encode(second));
+        let kept = match kept {
+            Ok(Some(file)) => format!("kept in {file}, for `atlas verify`"),
+            Ok(None) => "not kept, as there is enough".to_owned(),
+            Err(error) => format!("not kept: {error}"),
+        };
+        tracing::warn!(
+            replica = self.me().0,
+            %culprit,
+            "a replica signed two messages that contradict each other ({kept}): {first:?} and \
+             {second:?}"
+        );
     }
 
     fn give_up_repair(&self, digests: &[Digest]) {

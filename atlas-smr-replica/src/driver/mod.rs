@@ -15,6 +15,7 @@ pub(crate) use checking::{Checking, default_workers};
 pub(crate) use events::{Command, EventQueue, InstallOutcome};
 
 use crate::clock::Clock;
+use crate::evidence::EvidenceFiles;
 use crate::shared::Shared;
 use crate::status::ReplicaStatus;
 use crate::store::StoreThread;
@@ -52,6 +53,7 @@ pub(crate) struct Driver<P: OrderingProtocol> {
     /// Joined when the driver ends.
     pub(crate) _executor: ExecutorThread,
     pub(crate) store: StoreThread,
+    pub(crate) evidence: EvidenceFiles,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Arc<EventQueue>,
