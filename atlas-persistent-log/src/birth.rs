@@ -50,18 +50,34 @@ pub const INFO_BYTES_MAX: usize = 64 << 10;
 /// [`BirthError::Exists`] where there is one already, even a damaged one; otherwise when `info` is
 /// too long or the storage fails.
 pub fn write(storage: &dyn Storage, birth: &Birth) -> Result<(), BirthError> {
-    if birth.info.len() > INFO_BYTES_MAX {
-        return Err(BirthError::TooLong {
-            found_bytes: birth.info.len(),
-            limit_bytes: INFO_BYTES_MAX,
-        });
-    }
+    check(birth)?;
     match storage.length(FILE) {
         Ok(_) => return Err(BirthError::Exists),
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error.into()),
     }
     sealed::write(storage, FILE, MAGIC, &birth.genesis, &birth.info)?;
+    Ok(())
+}
+
+/// Replaces a birth record that is damaged. Whether the replica may take itself for one that was never
+/// alive before is for the caller to remember: a damaged record does not prove it.
+///
+/// # Errors
+/// When `info` is too long or the storage fails.
+pub fn rewrite(storage: &dyn Storage, birth: &Birth) -> Result<(), BirthError> {
+    check(birth)?;
+    sealed::write(storage, FILE, MAGIC, &birth.genesis, &birth.info)?;
+    Ok(())
+}
+
+fn check(birth: &Birth) -> Result<(), BirthError> {
+    if birth.info.len() > INFO_BYTES_MAX {
+        return Err(BirthError::TooLong {
+            found_bytes: birth.info.len(),
+            limit_bytes: INFO_BYTES_MAX,
+        });
+    }
     Ok(())
 }
 

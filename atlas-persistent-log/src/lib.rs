@@ -52,27 +52,24 @@
 //! ```
 
 pub mod birth;
-pub mod checkpoint;
 pub mod handle;
 pub mod log;
 pub mod mode;
 pub mod part_store;
 mod remedy;
 mod sealed;
+mod state_log;
 pub mod storage;
 
 pub use birth::Birth;
-pub use checkpoint::{
-    Checkpoint, CheckpointError, CheckpointMeta, CheckpointOptions, CheckpointStore,
-    MonolithicStateLog,
-};
 pub use handle::{LogEvents, LogHandle, LogStats};
 pub use log::{LogError, LogOptions, LogWriter, Recovered};
 pub use mode::{Durability, OperationMode};
 pub use part_store::{
-    CheckpointWriter, Compression, Damage, Damaged, PartStore, StoreError, StoreOptions,
-    StoreStats, StoredCheckpoint, StoredParts, Written,
+    CheckpointMeta, CheckpointWriter, Compression, Damage, Damaged, PartStore, StoreError,
+    StoreOptions, StoreStats, StoredCheckpoint, StoredParts, Written,
 };
 pub use remedy::Remedy;
 pub use sealed::SealedError;
+pub use state_log::{Checkpoint, DivisibleStateLog, MonolithicStateLog};
 pub use storage::{FileStorage, SimStorage, Storage, StorageError};

@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use atlas_common::{Digest, Lsn, SeqNo};
-use atlas_persistent_log::checkpoint::{Checkpoint, CheckpointMeta, MonolithicStateLog};
 use atlas_persistent_log::{
-    Birth, CheckpointOptions, CheckpointStore, Durability, FileStorage, LogError, LogEvents,
-    LogHandle, LogOptions, LogWriter, OperationMode, Storage, StorageError, birth,
+    Birth, Checkpoint, CheckpointMeta, Durability, FileStorage, LogError, LogEvents, LogHandle,
+    LogOptions, LogWriter, MonolithicStateLog, OperationMode, PartStore, Storage, StorageError,
+    StoreOptions, birth,
 };
 use bytes::Bytes;
 use std::fs;
@@ -143,21 +143,14 @@ fn checkpoints_and_birth_lie_beside_the_log() {
         let (mut log, _) = LogWriter::open(storage.clone(), options()).unwrap();
         log.append(Lsn(1), b"record").unwrap();
         log.close().unwrap();
-        let store = CheckpointStore::open(storage, CheckpointOptions::new(genesis)).unwrap();
-        store
-            .write_checkpoint(OperationMode::Blocking, checkpoint.clone())
-            .unwrap();
+        let store = PartStore::open(storage, StoreOptions::new(genesis)).unwrap();
+        store.write_checkpoint(checkpoint.clone()).unwrap();
     }
     let storage = storage(directory.path());
     assert_eq!(birth::read(&*storage).unwrap(), Some(born));
     let (_, found) = LogWriter::open(storage.clone(), options()).unwrap();
     assert_eq!(found.records, [(Lsn(1), Bytes::from_static(b"record"))]);
-    let store = CheckpointStore::open(storage, CheckpointOptions::new(genesis)).unwrap();
+    let store = PartStore::open(storage, StoreOptions::new(genesis)).unwrap();
     assert_eq!(store.read_checkpoint().unwrap(), Some(checkpoint));
-    let stored = store.stored(SeqNo(77)).unwrap();
-    assert_eq!(stored.index.chunks(), 3);
-    assert_eq!(
-        store.read_chunk(SeqNo(77), 2).unwrap().len(),
-        3_000_000 - (2 << 20)
-    );
+    assert_eq!(store.stored(SeqNo(77)).unwrap().descriptor.parts, 3);
 }

@@ -47,6 +47,8 @@ kinds! {
     TornWrite = "power cuts during a write",
     /// A part of a stored checkpoint was found to be damaged.
     DamagedPart = "damaged parts of checkpoints",
+    /// A bit flipped in what a replica had stored, and it found that when it came back.
+    Damage = "damaged disks",
     /// A replica came back.
     Restart = "restarts",
     /// A replica stood still and went on later.

@@ -4,6 +4,7 @@
 //! wants is carried out: records go to the log, and are reported durable when the disk has synced;
 //! decisions go to the executor, and replies to the clients when they have been executed.
 
+mod damage;
 mod disk;
 mod execution;
 mod reads;
@@ -49,6 +50,8 @@ pub(crate) struct Node<P: SimProtocol> {
     paused: Option<Vec<Event<P>>>,
     /// Its disk is about to fail it.
     broken: Option<DiskFault>,
+    /// A bit has flipped in what it stored, and it has not started since.
+    damaged: bool,
     /// The last view it entered, over all lives.
     view: View,
 }
@@ -104,6 +107,7 @@ impl<P: SimProtocol> Node<P> {
             running: None,
             paused: None,
             broken: None,
+            damaged: false,
             view: View::ZERO,
         }
     }

@@ -137,6 +137,18 @@ pub enum CrashKind {
     /// The disk is lost with all that was on it, and replaced by an empty one. Until the replica has
     /// caught up it counts as a faulty one.
     Wipe,
+    /// The replica is stopped in good order, and bits flip in what it has stored. Until it has caught up
+    /// it counts as a faulty one.
+    Damage(Flip),
+}
+
+/// Which stored bit flips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flip {
+    /// One drawn, in the log.
+    Log,
+    /// The one at so many 2⁻³² of everything that is stored.
+    At(u32),
 }
 
 /// How a disk fails its replica, which must stop at once. It may come back when it is restarted: a
@@ -147,6 +159,11 @@ pub enum DiskFault {
     SyncFails,
     /// There is no room left.
     Full,
+    /// The power of the replica fails in its nth operation on the disk from now, the first being 1.
+    PowerCut {
+        /// In which.
+        nth: u64,
+    },
 }
 
 /// Which replica something happens to.

@@ -66,7 +66,6 @@ impl Application for Work {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rounds = rounds_for(Duration::from_micros(20));
-    let pool = ExecutionPool::new(Some(2))?;
     let cases = [
         ("20 µs of work, keys declared", rounds, true, 12),
         ("20 µs of work, nothing declared", rounds, false, 12),
@@ -78,6 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:32}  one thread  two, where faster   two, always", "");
     for (what, rounds, declares, decisions) in cases {
         let work = Work { rounds, declares };
+        let pool = ExecutionPool::new(Some(2))?;
         let decisions = workload(decisions);
         let (mut one, mut two, mut always) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..5 {

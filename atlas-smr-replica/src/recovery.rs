@@ -9,8 +9,8 @@ use atlas_common::{Digest, Lsn, SeqNo};
 use atlas_core::{CheckpointCertificate, Limits, OrderingProtocol, Origin};
 use atlas_persistent_log::birth::{self, Birth, BirthError};
 use atlas_persistent_log::{
-    LogError, LogOptions, LogWriter, PartStore, Recovered, SealedError, Storage, StorageError,
-    StoreError, StoreOptions,
+    LogError, LogOptions, LogWriter, PartStore, SealedError, Storage, StorageError, StoreError,
+    StoreOptions,
 };
 use atlas_smr_execution::{InstallError, PartError, ThawError};
 use bytes::Bytes;
@@ -18,8 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// The file that says that the replica has taken part before.
-const STARTED: &str = "started";
+mod memory;
 
 /// What is stored with a checkpoint once it is certified.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,7 +64,7 @@ pub struct Opened<P: OrderingProtocol> {
 /// A replica's disk cannot be used as it is.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The log is damaged, of another cluster, or cannot be read.
+    /// The log is of another cluster or version, or cannot be read.
     #[error("the log: {0}")]
     Log(#[from] LogError),
     /// The checkpoints cannot be read.
@@ -145,30 +144,21 @@ pub fn give_birth(storage: &dyn Storage, genesis: Digest) -> Result<(), BirthErr
 /// nothing goes to the disk).
 ///
 /// # Errors
-/// When what is there is damaged, of another cluster, or unreadable. Nothing is changed then.
+/// When what is there is of another cluster or version, or cannot be read. Damage is no error: a log
+/// that is damaged is put aside, and the replica rejoins as one that has forgotten what it said.
 pub fn open<P: OrderingProtocol>(
     storage: &Arc<dyn Storage>,
     checkpoint_storage: Arc<dyn Storage>,
     options: &OpenOptions,
 ) -> Result<Opened<P>, OpenError> {
-    let birth = birth::read(&**storage)?;
-    if let Some(found) = birth
-        .as_ref()
-        .map(|b| b.genesis)
-        .filter(|g| *g != options.genesis)
-    {
-        return Err(OpenError::OtherCluster {
-            found,
-            expected: options.genesis,
-        });
-    }
     let mut notes = Vec::new();
+    let born = memory::born(&**storage, &options.genesis, &mut notes)?;
     let store = PartStore::open(checkpoint_storage, StoreOptions::new(options.genesis))?;
     let damage = store.damage_found().iter();
     notes.extend(damage.map(|damage| format!("checkpoints: {damage}")));
     let certified = certified(&store, &mut notes)?;
     let base = base(&store, options.initial_state, certified.is_empty())?;
-    let (log, recovered) = LogWriter::open(Arc::clone(storage), options.log.clone())?;
+    let (log, recovered) = memory::open_log(storage, &options.log, &mut notes)?;
     if let Some(torn) = &recovered.torn {
         notes.push(format!(
             "the log ended in an unfinished write, which was cut off: {} at {}, before record {}; \
@@ -176,11 +166,7 @@ pub fn open<P: OrderingProtocol>(
             torn.file, torn.offset, torn.lsn
         ));
     }
-    let started = storage.list()?.iter().any(|name| name == STARTED);
-    let origin = origin(birth.is_some(), started, &recovered);
-    if !started {
-        mark_started(&**storage)?;
-    }
+    let origin = memory::origin(storage, &options.genesis, born, &recovered)?;
     Ok(Opened {
         origin,
         files: Arc::clone(storage),
@@ -207,23 +193,6 @@ fn base(
         Ok(stored) if stored.descriptor.root() == root => Ok(Some(stored.descriptor.clone())),
         _ => Err(OpenError::NoInitialState { root }),
     }
-}
-
-/// A log is this replica's memory, and one without a record remembers that it never voted: a vote
-/// leaves only when its record is durable. Where there is no log at all, a replica is new only if it
-/// was born and has never started; one that started may have voted, and lost its votes with its disk
-/// (or, in mode `memory`, with its process).
-const fn origin(born: bool, started: bool, recovered: &Recovered) -> Origin {
-    match (recovered.existed, born, started) {
-        (true, true, _) => Origin::Restart,
-        (true, false, _) if recovered.last.0 > 0 => Origin::Restart,
-        (false, true, false) => Origin::Genesis,
-        _ => Origin::Amnesiac,
-    }
-}
-
-fn mark_started(storage: &dyn Storage) -> Result<(), StorageError> {
-    storage.write_atomically(STARTED, b"this replica has taken part\n")
 }
 
 fn decode_records<P: OrderingProtocol>(

@@ -1,7 +1,7 @@
 //! A replica's disk: the log with its group commits, the checkpoint store, and what a crash leaves
 //! of both.
 
-use super::{Name, Node, Running};
+use super::{Name, Node, Running, damage};
 use crate::checkers::Violation;
 use crate::faults::FaultKind;
 use crate::machine::Machine;
@@ -35,6 +35,16 @@ pub(super) struct Disk {
     dirty: bool,
     /// Work of the checkpoint store; the first is being done.
     work: VecDeque<StoreJob>,
+}
+
+impl Disk {
+    /// Leaves the log as a replica does that is stopped: nothing of it can be taken for a torn write.
+    fn stop(&mut self) {
+        let log = &mut self.log;
+        let stopped = log.commit().and_then(|_| log.mark_tail());
+        // A disk that fails in this moment has been counted as one that fails.
+        drop(stopped.and_then(|_| log.sync()));
+    }
 }
 
 /// Bytes of decisions kept for replicas that are behind.
@@ -219,14 +229,21 @@ impl<P: SimProtocol> Node<P> {
                 shared.counts.count(FaultKind::TornWrite);
             }
         }
+        if matches!(kind, CrashKind::Damage(_)) {
+            running.disk.stop();
+        }
         drop(running);
         self.storage = match kind {
             CrashKind::PowerCut | CrashKind::DuringWrite => self.storage.crash(&mut self.rng),
             CrashKind::LosingAll => self.storage.crash_losing_all(),
             CrashKind::Kill => self.storage.kill(),
             CrashKind::Wipe => self.storage.wipe(),
+            CrashKind::Damage(_) => self.storage.kill(),
         };
         shared.counts.count(FaultKind::Crash);
+        if let CrashKind::Damage(flip) = kind {
+            self.damaged = damage::flip(&self.storage, flip, &mut self.rng);
+        }
         if kind == CrashKind::Wipe {
             shared.counts.count(FaultKind::Wipe);
         }
@@ -257,11 +274,12 @@ impl<P: SimProtocol> Node<P> {
     pub(crate) fn break_disk(&mut self, fault: DiskFault) {
         if self.running.is_some() && self.broken.is_none() {
             self.broken = Some(fault);
-            let kind = match fault {
-                DiskFault::SyncFails => Fault::SyncFails,
-                DiskFault::Full => Fault::DiskFull,
+            let (kind, nth) = match fault {
+                DiskFault::SyncFails => (Fault::SyncFails, self.rng.between(1, 6)),
+                DiskFault::Full => (Fault::DiskFull, self.rng.between(1, 6)),
+                DiskFault::PowerCut { nth } => (Fault::PowerCut, nth),
             };
-            self.storage.inject(kind, self.rng.between(1, 6));
+            self.storage.inject(kind, nth);
         }
     }
 
@@ -282,6 +300,7 @@ impl<P: SimProtocol> Node<P> {
         shared.counts.count(match fault {
             DiskFault::SyncFails => FaultKind::SyncFailed,
             DiskFault::Full => FaultKind::DiskFull,
+            DiskFault::PowerCut { .. } => FaultKind::TornWrite,
         });
         self.paused = None;
         self.storage.free_space();
@@ -345,6 +364,9 @@ impl<P: SimProtocol> Node<P> {
             let id = &found.stored.certificate.id;
             machine.install(id, &found.descriptor, &keeper.source())
         });
+        if std::mem::take(&mut self.damaged) && !notes.is_empty() {
+            shared.counts.count(FaultKind::Damage);
+        }
         for note in notes {
             shared.line(Name(self.id), format_args!("{note}"));
         }

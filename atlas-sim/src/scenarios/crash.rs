@@ -4,7 +4,7 @@
 use super::{Scenario, changed_views, counted, nothing};
 use crate::faults::FaultKind;
 use crate::network::Quality;
-use crate::plan::{Action, Clock, CrashKind, DiskFault, Plan, Target};
+use crate::plan::{Action, Clock, CrashKind, DiskFault, Flip, Plan, Target};
 use crate::verdict::Report;
 use atlas_common::rng::SeededRng;
 use atlas_common::{NodeId, Time};
@@ -165,6 +165,23 @@ fn wiped(seed: u64) -> Plan {
     plan.heal_at(6000)
 }
 
+/// Row 41: a bit flips in the log of a leader that is stopped, and in another replica's later: each finds
+/// it and rejoins as one that has no memory.
+fn damaged_log(seed: u64) -> Plan {
+    let n = size(seed);
+    damaged(busy(calm(n, seed, &[FaultKind::Damage]), 6000))
+}
+
+pub(super) fn damaged(mut plan: Plan) -> Plan {
+    plan.limits = Plan::small_limits(8);
+    for (at, victim) in [(400, Target::Leader), (3200, Target::Replica(NodeId(1)))] {
+        plan = plan
+            .at(at, Action::Crash(victim, CrashKind::Damage(Flip::Log)))
+            .at(at + 400, Action::RestartAll);
+    }
+    plan.heal_at(6000)
+}
+
 /// Row 45: what two of three have decided is known to a leader that crashes and to a replica that loses
 /// its disk. The third, which was cut off, must not lead with that one's vote.
 fn forgotten(seed: u64) -> Plan {
@@ -213,9 +230,8 @@ fn behind(seed: u64) -> Plan {
     plan.heal_at(3000)
 }
 
-/// Row 41: bits flip in stored checkpoints while the replica runs, or is down. It finds them by itself or
-/// when it is asked for them, and gets them from the others, one of which is far behind and fetches the
-/// same state from all.
+/// Row 41: bits flip in the checkpoints that a running replica has stored. It finds them by itself or when
+/// it is asked for them, by one that was away and fetches a state; and gets them from the others.
 pub(super) fn damaged_parts(plan: Plan, seed: u64) -> Plan {
     let (one, away) = (NodeId((seed % 2) as u32), NodeId(2));
     let damage = |replica| Action::DamageParts(Target::Replica(replica));
@@ -232,7 +248,6 @@ pub(super) fn damaged_parts(plan: Plan, seed: u64) -> Plan {
     .at(2700, damage(one))
     .at(3500, damage(away))
     .at(4800, Action::Crash(Target::Replica(one), CrashKind::Kill))
-    .at(4810, damage(one))
     .at(4900, Action::Restart(one))
     .heal_at(7000)
 }
@@ -389,6 +404,12 @@ pub(super) const ALL: &[Scenario] = &[
         about: "bits flip in stored checkpoints: they are found, and repaired from the others",
         plan: |seed| damaged_parts(calm(size(seed), seed, &[FaultKind::DamagedPart]), seed),
         shows: repairs,
+    },
+    Scenario {
+        name: "row-41-damaged-log",
+        about: "a bit flips in a leader's log, then in another's: they say so and rejoin without memory",
+        plan: damaged_log,
+        shows: nothing,
     },
     Scenario {
         name: "row-42-failed-sync",

@@ -164,6 +164,15 @@ pub(super) const ALL: &[Scenario] = &[
         shows: super::crash::repairs,
     },
     Scenario {
+        name: "row-41-damaged-logs-among-liars",
+        about: "a bit flips in the log of two replicas, one after the other, while a third equivocates",
+        plan: |seed| {
+            let must = [FaultKind::Damage, FaultKind::Equivocation];
+            super::crash::damaged(calm(7, seed, &must).adversary(0, "equivocate"))
+        },
+        shows: nothing,
+    },
+    Scenario {
         name: "row-45-wiped-disk",
         about: "a replica loses its disk under an equivocating leader: it rejoins and votes only later",
         plan: |seed| {

@@ -12,6 +12,7 @@ use atlas_sim::{Choices, Plan, Report, SimProtocol, adversary};
 mod bugs;
 mod conformance;
 mod determinism;
+mod disk;
 mod rabia;
 mod raft;
 
@@ -98,6 +99,7 @@ rows! {
     votes_and_power_cuts = "votes-and-power-cuts",
     flapping_links = "flapping-links",
     row_41_damaged_parts_among_liars = "row-41-damaged-parts-among-liars",
+    row_41_damaged_logs_among_liars = "row-41-damaged-logs-among-liars",
     row_45_wiped_disk = "row-45-wiped-disk",
     left_behind = "left-behind",
     left_behind_among_liars = "left-behind-among-liars",

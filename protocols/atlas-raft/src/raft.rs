@@ -178,8 +178,6 @@ impl OrderingProtocol for Raft {
     }
 
     fn status(&self) -> ProtocolStatus {
-        // A log that begins behind a checkpoint which was lost holds nothing of what came before it.
-        let settled = self.commit.max(self.log.base().0);
         ProtocolStatus {
             view: self.term,
             changing_view: self.leader.is_none(),
@@ -187,7 +185,7 @@ impl OrderingProtocol for Raft {
             decided: self.commit,
             low: self.low,
             high: self.high(),
-            in_flight: usize::try_from(self.log.last().since(settled)).unwrap_or(usize::MAX),
+            in_flight: usize::try_from(self.log.last().since(self.commit)).unwrap_or(usize::MAX),
             view_changes: self.terms_led,
         }
     }

@@ -152,6 +152,8 @@ impl Raft {
             // A leader's lease may rest on what this replica heard before it restarted.
             self.sticks_until = cx.now().after(self.config.settings.election_min);
         }
+        // Before anything else: a checkpoint may have outlived a log that was lost.
+        self.start_asking(cx);
         let (seq, term) = self.log.base();
         if seq > SeqNo::ZERO {
             // A crash may have lost the record of an installation and left the state: what follows in
@@ -160,7 +162,6 @@ impl Raft {
         }
         self.tell_leader(cx);
         self.wait_for_leader(cx);
-        self.start_asking(cx);
         if self.membership.quorums().n() == 1 {
             self.on_suspect(cx); // nobody else can lead
         }
