@@ -117,7 +117,14 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          \n\
          # Bytes of states that are fetched from peers, and that are served to them, per second at\n\
          # most; 0: as many as go.\n\
-         # transfer_bytes_per_second = 67108864\n",
+         # transfer_bytes_per_second = 67108864\n\
+         \n\
+         # How many certified checkpoints are kept. With two there is one to start from when the newest\n\
+         # is damaged.\n\
+         # checkpoints_kept = 2\n\
+         \n\
+         # \"zstd\": the parts of checkpoints are made smaller on the disk. \"none\": they are not.\n\
+         # checkpoint_compression = \"none\"\n",
         durability = options.durability,
     )
 }
