@@ -17,6 +17,7 @@ use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetw
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
     Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, SimStorage, Storage,
+    StoreOptions,
 };
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
@@ -152,6 +153,11 @@ impl CoreSeat {
             genesis,
             log: log.durability(node.durability),
             limits: node.cluster.limits().clone(),
+            store: StoreOptions {
+                retention: node.checkpoints_kept,
+                compression: node.checkpoint_compression,
+                ..StoreOptions::new(genesis)
+            },
             initial_state: node.cluster.initial_state(),
         };
         recovery::open::<P>(&files, checkpoints, &options).map_err(at)

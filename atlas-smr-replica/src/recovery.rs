@@ -121,6 +121,8 @@ pub struct OpenOptions {
     pub log: LogOptions,
     /// The cluster's limits.
     pub limits: Limits,
+    /// How checkpoints are kept.
+    pub store: StoreOptions,
     /// The root of the state that the cluster began with, if it was restored from a backup.
     pub initial_state: Option<Digest>,
 }
@@ -153,7 +155,7 @@ pub fn open<P: OrderingProtocol>(
 ) -> Result<Opened<P>, OpenError> {
     let mut notes = Vec::new();
     let born = memory::born(&**storage, &options.genesis, &mut notes)?;
-    let store = PartStore::open(checkpoint_storage, StoreOptions::new(options.genesis))?;
+    let store = PartStore::open(checkpoint_storage, options.store.clone())?;
     let damage = store.damage_found().iter();
     notes.extend(damage.map(|damage| format!("checkpoints: {damage}")));
     let certified = certified(&store, &mut notes)?;

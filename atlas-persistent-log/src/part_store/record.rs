@@ -3,6 +3,7 @@
 use atlas_common::Digest;
 use atlas_common::digest::DigestBuilder;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub(super) const VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 8 + 4 + 32 + 8 + 4;
@@ -16,7 +17,8 @@ const END_MAGIC: [u8; 8] = *b"atlasidx";
 pub const BLOB_BYTES_MAX: usize = 16 << 20;
 
 /// Whether blobs are made smaller on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Stored as they are.
     #[default]

@@ -13,7 +13,7 @@ use atlas_common::{Lsn, Time, wire};
 use atlas_core::{CheckpointCertificate, Installed, Recovery, Timers};
 use atlas_persistent_log::LogOptions;
 use atlas_persistent_log::storage::Fault;
-use atlas_persistent_log::{LogWriter, Storage};
+use atlas_persistent_log::{LogWriter, Storage, StoreOptions};
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
 use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
@@ -352,6 +352,7 @@ impl<P: SimProtocol> Node<P> {
                 ..LogOptions::small(*membership.genesis())
             },
             limits: limits.clone(),
+            store: StoreOptions::new(*membership.genesis()),
             initial_state: None,
         };
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)

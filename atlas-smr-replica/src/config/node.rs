@@ -6,7 +6,7 @@ use super::source::{Descriptions, Source};
 use super::{Address, KnownProtocol, keys};
 use atlas_common::NodeId;
 use atlas_common::crypto::{KeyPair, Signer};
-use atlas_persistent_log::Durability;
+use atlas_persistent_log::{Compression, Durability};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,12 @@ pub struct NodeFile {
     /// repair it; 0 is none.
     #[serde(default = "scrub_bytes_per_second")]
     pub scrub_bytes_per_second: u64,
+    /// How many certified checkpoints are kept.
+    #[serde(default = "checkpoints_kept")]
+    pub checkpoints_kept: usize,
+    /// Whether the parts of checkpoints are made smaller on the disk.
+    #[serde(default)]
+    pub checkpoint_compression: Compression,
 }
 
 const fn log_segment_bytes() -> u64 {
@@ -71,10 +77,15 @@ const fn scrub_bytes_per_second() -> u64 {
     1 << 20
 }
 
+const fn checkpoints_kept() -> usize {
+    2
+}
+
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(1 << 30);
 const CLIENTS: std::ops::RangeInclusive<usize> = 1..=65_536;
 const SCRUB: std::ops::RangeInclusive<u64> = 0..=(64 << 20);
 const WORKERS: std::ops::RangeInclusive<usize> = 0..=64;
+const KEPT: std::ops::RangeInclusive<usize> = 1..=1000;
 const EXECUTING: std::ops::RangeInclusive<usize> = 1..=64;
 
 const DESCRIPTIONS: &Descriptions = &[
@@ -106,6 +117,8 @@ const DESCRIPTIONS: &Descriptions = &[
         "scrub_bytes_per_second",
         "a whole number from 0 to 67108864",
     ),
+    ("checkpoints_kept", "a whole number from 1 to 1000"),
+    ("checkpoint_compression", "`\"none\"` or `\"zstd\"`"),
 ];
 
 const ADMIN_EXPECTED: &str = "an IP address and a port, such as `127.0.0.1:9100`";
@@ -146,6 +159,11 @@ pub struct NodeConfig {
     /// Bytes of stored checkpoints that are read again per second, to find damage while peers can
     /// repair it; 0 is none.
     pub scrub_bytes_per_second: u64,
+    /// How many certified checkpoints are kept, at least one. With two, there is one to start from
+    /// when the newest is damaged.
+    pub checkpoints_kept: usize,
+    /// Whether the parts of checkpoints are made smaller on the disk.
+    pub checkpoint_compression: Compression,
 }
 
 impl NodeConfig {
@@ -186,6 +204,7 @@ impl NodeConfig {
         if let Some(threads) = file.execution_threads {
             check_range(&source, "execution_threads", threads, EXECUTING)?;
         }
+        check_range(&source, "checkpoints_kept", file.checkpoints_kept, KEPT)?;
         Ok(Self {
             id: member.id,
             key,
@@ -199,6 +218,8 @@ impl NodeConfig {
             execution_threads: file.execution_threads,
             transfer_bytes_per_second: file.transfer_bytes_per_second,
             scrub_bytes_per_second: file.scrub_bytes_per_second,
+            checkpoints_kept: file.checkpoints_kept,
+            checkpoint_compression: file.checkpoint_compression,
             cluster,
             source,
         })
@@ -238,6 +259,8 @@ impl NodeConfig {
             execution_threads: None,
             transfer_bytes_per_second: transfer_bytes_per_second(),
             scrub_bytes_per_second: scrub_bytes_per_second(),
+            checkpoints_kept: checkpoints_kept(),
+            checkpoint_compression: Compression::default(),
             cluster,
             source,
         })

@@ -98,7 +98,8 @@ fn syntax_unknown_missing_and_mistyped_keys_are_named_with_their_place() {
     is(
         &replaced("clients", "colour = 1\nclients"),
         "c.toml:4:1: `colour` is an unknown key; expected one of `name`, `cluster_id`, `protocol`, \
-         `clients`, `unordered_reads`, `lease_reads`, `members`, `limits`, `timeouts`",
+         `clients`, `unordered_reads`, `lease_reads`, `initial_state`, `members`, `limits`, \
+         `timeouts`",
     );
     is(
         &replaced("id = 1\n", "id = 1\nvote = 3\n"),

@@ -121,7 +121,14 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          \n\
          # Bytes of stored checkpoints that are read again per second, to find damage while other\n\
          # replicas can repair it; 0: none.\n\
-         # scrub_bytes_per_second = 1048576\n",
+         # scrub_bytes_per_second = 1048576\n\
+         \n\
+         # How many certified checkpoints are kept. With two there is one to start from when the newest\n\
+         # is damaged.\n\
+         # checkpoints_kept = 2\n\
+         \n\
+         # \"zstd\": the parts of checkpoints are made smaller on the disk. \"none\": they are not.\n\
+         # checkpoint_compression = \"none\"\n",
         durability = options.durability,
     )
 }

@@ -4,7 +4,7 @@ use super::{KNOWN, cluster_text, key, relative};
 use crate::config::{ClientConfig, NodeConfig, read_key_file, write_key_file};
 use atlas_common::NodeId;
 use atlas_common::crypto::Signer;
-use atlas_persistent_log::Durability;
+use atlas_persistent_log::{Compression, Durability};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -54,7 +54,8 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         "{NODE}listen = \"0.0.0.0:7102\"\nadmin_listen = \"127.0.0.1:9100\"\n\
          durability = \"async\"\nlog_segment_bytes = 1000000\nclients_max = 5\nworker_threads = 3\n\
          execution_threads = 2\n\
-         transfer_bytes_per_second = 0\nscrub_bytes_per_second = 7\n"
+         transfer_bytes_per_second = 0\nscrub_bytes_per_second = 7\n\
+         checkpoints_kept = 3\ncheckpoint_compression = \"zstd\"\n"
     );
     let node = load_node(&site, &all).unwrap();
     assert_eq!(node.listen.as_str(), "0.0.0.0:7102");
@@ -69,6 +70,8 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         (node.transfer_bytes_per_second, node.scrub_bytes_per_second),
         (0, 7)
     );
+    assert_eq!(node.checkpoints_kept, 3);
+    assert_eq!(node.checkpoint_compression, Compression::Zstd);
 }
 
 #[test]
@@ -151,11 +154,20 @@ fn wrong_values_in_a_node_file_are_named_with_their_place() {
          67108864",
     );
     is(
+        &with("checkpoints_kept = 0"),
+        "node.toml:5:20: `checkpoints_kept` is 0; expected a whole number from 1 to 1000",
+    );
+    is(
+        &with("checkpoint_compression = \"gzip\""),
+        "node.toml:5:26: `checkpoint_compression` is unknown variant `gzip`; expected `\"none\"` or `\"zstd\"`",
+    );
+    is(
         &with("threads = 1"),
         "node.toml:5:1: `threads` is an unknown key; expected one of `id`, `cluster_file`, \
          `key_file`, `data_dir`, `listen`, `admin_listen`, `durability`, \
          `log_segment_bytes`, `clients_max`, `worker_threads`, `execution_threads`, \
-         `transfer_bytes_per_second`, `scrub_bytes_per_second`",
+         `transfer_bytes_per_second`, `scrub_bytes_per_second`, \
+         `checkpoints_kept`, `checkpoint_compression`",
     );
     // A mistake in the cluster file is the cluster file's, with its place there.
     fs::write(
