@@ -20,6 +20,8 @@ mod liar;
 mod offline;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/rejoins.rs"]
+mod rejoins;
 #[path = "cluster/starts.rs"]
 mod starts;
 #[path = "cluster/workers.rs"]
