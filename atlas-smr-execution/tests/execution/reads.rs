@@ -102,9 +102,11 @@ fn a_read_that_takes_its_time_stops_no_write_and_no_other_read() {
     // Writes are executed and answered meanwhile, and read by others.
     handle.queue_update(decision(2, 0, &[update(2)]));
     handle.queue_update_unordered(client(5), read(2, 0), SeqNo(2));
-    let mut replies: Vec<_> = (0..4).map(|_| next(&seen.replies).1).collect();
-    assert_eq!(replies.pop(), Some(answer(2, 2, 2)));
-    assert!(matches!(&replies[2], Reply::Results { .. }));
+    let replies: Vec<_> = (0..4).map(|_| next(&seen.replies).1).collect();
+    // The read may be answered before the write that it waited for is.
+    assert!(replies.contains(&answer(2, 2, 2)), "{replies:?}");
+    let results = |reply: &&Reply| matches!(reply, Reply::Results { .. });
+    assert_eq!(replies.iter().filter(results).count(), 2);
     // The slow one is answered from the state that it was given.
     gate.open.send(()).unwrap();
     assert_eq!(next(&seen.replies).1, answer(1, 1, 1));
