@@ -160,7 +160,7 @@
 //! | reads of a paused leader (etcd #20418), row 47 | `reads::row_47_…`, `section_6_4_only_rounds_…` |
 //! | asynchronous appends, ABA | `replication::asynchronous_appends_aba_…` |
 //! | state over a conflicting log, crash while installing (hashicorp/raft #697, dgraph #2707) | `recovery::section_5_1_…` |
-//! | a wiped disk votes (nats-server #7038), row 45 | `memory::row_45_…` |
+//! | a wiped disk votes (nats-server #7038), row 45; a checkpoint below the log's beginning, row 41 | `memory::row_45_…`, `memory::row_41_…` |
 //! | row 15 two paths | `recovery::row_15_…` |
 //! | row 40 slow peer | `recovery::row_40_…`, `entries_that_a_slow_follower_needs_…` |
 //! | row 43 power cuts | `recovery::row_43_…` (two) |

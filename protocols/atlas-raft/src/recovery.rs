@@ -81,14 +81,21 @@ impl Raft {
         }
         replayed.install(base);
         let mut log = Log::new(base);
+        // Entries went because a newer checkpoint held them, and it was passed over, being damaged. What
+        // lies above them was acknowledged too, and cannot be kept without them: a log that is lost.
+        let mut lost = false;
         for (seq, (entry, lsn)) in replayed.entries {
-            if seq != log.last().next() || entry.term < log.last_id().1 {
-                let what = "it does not follow the entry before it, which is not in the log";
+            if seq != log.last().next() {
+                lost = true;
+                break;
+            }
+            if entry.term < log.last_id().1 {
+                let what = "its term is below that of the entry before it";
                 return Err(wrong(format!("entry {seq}"), what));
             }
             log.append(entry, lsn);
         }
-        let forgot = recovery.origin == Origin::Amnesiac && membership.is_voter(me);
+        let forgot = (lost || recovery.origin == Origin::Amnesiac) && membership.is_voter(me);
         let fresh = Hard {
             mute: forgot,
             ..Hard::default()
@@ -97,7 +104,8 @@ impl Raft {
         // A checkpoint can be durable when the record of its term is not yet.
         let term = hard.term.max(log.last_id().1);
         let voted = hard.voted.filter(|_| term == hard.term);
-        let mute = hard.mute;
+        // Term and vote are not lost with the entries.
+        let mute = hard.mute || forgot;
         #[cfg(feature = "seeded-bugs")]
         let mute = mute && config.bug != Some(crate::bugs::SeededBug::ForgetfulVoter);
         let amnesia = mute.then(Amnesia::default);

@@ -386,7 +386,7 @@ fn a_message_of_another_epoch_or_of_a_learner_who_leads_is_refused() {
 }
 
 #[test]
-fn a_replica_without_records_has_no_term_and_one_with_a_gap_does_not_start() {
+fn a_replica_without_records_has_no_term_and_one_whose_terms_fall_does_not_start() {
     use crate::record::Record;
     use crate::{Raft, RaftConfig};
     use atlas_core::{OrderingProtocol, Origin, RecoverError, Recovery};
@@ -405,8 +405,8 @@ fn a_replica_without_records_has_no_term_and_one_with_a_gap_does_not_start() {
         recover(3, Vec::new()),
         Err(RecoverError::NotAMember(_))
     ));
-    let (first, entries) = (SeqNo(5), vec![entry(1, "a")]);
-    let gap = vec![(Lsn(1), Record::Entries { first, entries })];
-    let error = recover(0, gap).unwrap_err();
-    assert!(matches!(&error, RecoverError::Records { at, .. } if at == "entry 5"));
+    let (first, entries) = (SeqNo(1), vec![entry(2, "a"), entry(1, "b")]);
+    let falling = vec![(Lsn(1), Record::Entries { first, entries })];
+    let error = recover(0, falling).unwrap_err();
+    assert!(matches!(&error, RecoverError::Records { at, .. } if at == "entry 2"));
 }

@@ -4,7 +4,8 @@ use super::rig::Rig;
 use super::solo::{Solo, entry, id};
 use crate::message::Body;
 use atlas_common::{SeqNo, View};
-use atlas_core::OrderingProtocol;
+use atlas_core::{OrderingProtocol, Origin};
+use std::time::Duration;
 
 fn lose_disk(rig: &mut Rig, i: usize) {
     rig.crash(i);
@@ -38,6 +39,42 @@ fn row_45_a_wiped_replica_votes_and_counts_again_after_a_term_that_began_since()
                 rig.crash(next);
             }
             rig.submit_to(&[leader]);
+            rig.settle();
+        }
+    }
+}
+
+/// Of two checkpoints the newer one is damaged, and the log goes on above it only: what lies between is
+/// lost, and what the log still holds may have been acknowledged with it.
+#[test]
+fn row_41_a_log_that_begins_above_the_checkpoint_is_a_lost_one() {
+    for seed in 0..10 {
+        let mut rig = Rig::new(3, seed);
+        let leader = rig.elect();
+        rig.submit(40);
+        rig.settle();
+        let damaged = (leader + 1) % 3;
+        let older = rig.nodes[damaged].checkpoint.clone();
+        rig.submit(80);
+        rig.settle();
+        for checkpoint in [older, None] {
+            rig.submit(3);
+            rig.run(Duration::from_millis(1));
+            rig.crash(damaged);
+            rig.nodes[damaged].checkpoint = checkpoint;
+            rig.boot(damaged, Origin::Restart);
+            assert!(!rig.raft(damaged).counts(), "seed {seed}");
+            // A crash must not make it forget that it has forgotten.
+            rig.crash(damaged);
+            rig.restart(damaged);
+            assert!(!rig.raft(damaged).counts(), "seed {seed}");
+            rig.submit(5);
+            rig.run_until("it counts again", |rig| rig.raft(damaged).counts());
+            rig.settle();
+            rig.run(Duration::from_millis(100)); // so that this is on its disk
+            rig.crash(damaged);
+            rig.restart(damaged);
+            assert!(rig.raft(damaged).counts(), "seed {seed}");
             rig.settle();
         }
     }
