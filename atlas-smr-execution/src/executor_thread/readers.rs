@@ -41,9 +41,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-/// Answers handed over together, at most.
-const GROUP: usize = 64;
-
 /// A read, with the state to answer it from.
 pub(super) struct Job {
     pub(super) client: ClientId,
@@ -110,15 +107,10 @@ fn run_caught(queue: &Receiver<Job>, sink: &dyn ExecutionSink, stats: &Mutex<Exe
 
 fn run(queue: &Receiver<Job>, sink: &dyn ExecutionSink, stats: &Mutex<ExecutionStats>) {
     for job in queue {
-        let mut replies = vec![answer(job)];
-        // Those that wait too, so that they share a hand-over.
-        while replies.len() < GROUP
-            && let Ok(job) = queue.try_recv()
-        {
-            replies.push(answer(job));
-        }
-        stats.lock().reads += replies.len() as u64;
-        sink.replies(replies);
+        let reply = answer(job);
+        stats.lock().reads += 1;
+        // At once: the next read may take its time.
+        sink.replies(vec![reply]);
     }
 }
 

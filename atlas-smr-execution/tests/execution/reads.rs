@@ -113,6 +113,25 @@ fn a_read_that_takes_its_time_stops_no_write_and_no_other_read() {
 }
 
 #[test]
+fn an_answer_does_not_wait_for_the_read_behind_it() {
+    let (executor, gate) = watched();
+    let (thread, seen) = start(executor, &options(1, 100));
+    let handle = thread.handle();
+    for (id, request) in [(1, 1), (2, 0), (3, 1)] {
+        handle.queue_update_unordered(client(5), read(id, request), SeqNo::ZERO);
+    }
+    next(&gate.entered);
+    gate.open.send(()).unwrap();
+    next(&gate.entered);
+    // The third stands still; the two before it are answered.
+    for id in [1, 2] {
+        assert_eq!(next(&seen.replies).1, answer(id, 0, 0));
+    }
+    gate.open.send(()).unwrap();
+    assert_eq!(next(&seen.replies).1, answer(3, 0, 0));
+}
+
+#[test]
 fn a_read_on_another_thread_waits_for_its_decision() {
     let (executor, _gate) = watched();
     let (thread, seen) = start(executor, &options(1, 100));
