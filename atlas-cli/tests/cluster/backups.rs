@@ -1,19 +1,8 @@
 //! Backups of running clusters, and new clusters that begin with them.
 
-use crate::processes::{Cluster, atlas};
+use crate::processes::{Cluster, atlas, run};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn run(command: &mut Command) -> (i32, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let text = [stdout, stderr].concat();
-    (status.code().unwrap(), String::from_utf8(text).unwrap())
-}
 
 fn backup(cluster: &Cluster, to: &Path) -> (i32, String) {
     let mut command = atlas();

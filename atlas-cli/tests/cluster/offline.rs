@@ -1,22 +1,8 @@
 //! What replicas leave on their disks: looked at, proven to others, and damaged.
 
-use crate::processes::{Cluster, atlas};
+use crate::processes::{Cluster, atlas, run};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn run(command: &mut Command) -> (i32, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let text = [stdout, stderr].concat();
-    (
-        status.code().unwrap(),
-        String::from_utf8(text).expect("text"),
-    )
-}
 
 fn inspect(replica: &Path) -> (i32, String) {
     run(atlas().arg("inspect").arg(replica))

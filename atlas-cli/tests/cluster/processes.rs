@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -23,6 +23,17 @@ pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// The command under test.
 pub(crate) fn atlas() -> Command {
     Command::new(env!("CARGO_BIN_EXE_atlas"))
+}
+
+/// Runs a command to its end: its exit code, and all that it printed.
+pub(crate) fn run(command: &mut Command) -> (i32, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = String::from_utf8([stdout, stderr].concat());
+    (status.code().unwrap(), text.unwrap())
 }
 
 /// The first of `count` ports in a row that are free. They lie below those that the system hands out
@@ -192,6 +203,21 @@ impl Cluster {
         command.args(["kv", "--client"]).arg(self.path("client-0"));
         command.args(arguments);
         command
+    }
+
+    /// `atlas kv import` of these JSON Lines.
+    pub(crate) fn import(&self, lines: &str) {
+        let mut import = self
+            .kv(&["import", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = import.stdin.take().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        drop(input);
+        assert!(import.wait().unwrap().success());
     }
 
     /// Everything in the store, as `atlas kv export` writes it.

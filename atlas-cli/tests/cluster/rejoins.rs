@@ -3,8 +3,6 @@
 use crate::processes::{Cluster, wait_for};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const AWAY: u16 = 3;
@@ -25,17 +23,7 @@ fn import(cluster: &Cluster, count: usize) {
     for i in 0..count {
         writeln!(lines, "{{\"key\":\"{i:05}\",\"value\":\"{:0100}\"}}", i * 7).unwrap();
     }
-    let mut import = cluster
-        .kv(&["import", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut input = import.stdin.take().unwrap();
-    input.write_all(lines.as_bytes()).unwrap();
-    drop(input);
-    assert!(import.wait().unwrap().success());
+    cluster.import(&lines);
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use crate::processes::Cluster;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::Stdio;
 
 fn add_workers(cluster: &Cluster, replica: usize, workers: usize) {
     let node = cluster.path(&format!("replica-{replica}/node.toml"));
@@ -30,17 +28,7 @@ fn replicas_with_and_without_worker_threads_serve_together() {
     for i in 0..5000 {
         writeln!(lines, "{{\"key\":\"{i:05}\",\"value\":\"{}\"}}", i * 7).unwrap();
     }
-    let mut import = cluster
-        .kv(&["import", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut input = import.stdin.take().unwrap();
-    input.write_all(lines.as_bytes()).unwrap();
-    drop(input);
-    assert!(import.wait().unwrap().success());
+    cluster.import(&lines);
     assert_eq!(cluster.export(), lines);
     cluster.wait_until_agreed();
     assert!(checked_by_workers(&cluster, 0) > 0, "the leader's workers");
