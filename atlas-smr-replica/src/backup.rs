@@ -79,7 +79,13 @@ pub enum BackupError {
     #[error("the backup is damaged: {0}")]
     Damaged(String),
     /// The replica belongs to a cluster that did not begin with this backup.
-    #[error("the cluster began with state {expected:?}, and the backup holds {found}")]
+    #[error(
+        "the backup holds state {found}, and the replica's cluster {}",
+        expected.map_or_else(
+            || "was not restored from one".to_owned(),
+            |root| format!("began with {root}")
+        )
+    )]
     OtherState {
         /// The root in the backup.
         found: Digest,
@@ -198,7 +204,12 @@ pub fn read(directory: &Path) -> Result<Backup, BackupError> {
     let (genesis, store) = open(directory)?;
     let nothing = || BackupError::NoBackup(directory.to_owned());
     let found = newest(&store)?.ok_or_else(nothing)?;
-    let seq = found.stored.certificate.id.seq;
+    let id = found.stored.certificate.id;
+    if found.descriptor.root() != id.state {
+        let why = format!("its certificate is about state {}", id.state);
+        return Err(BackupError::Damaged(why));
+    }
+    let seq = id.seq;
     whole(&store, seq)?;
     Ok(Backup {
         genesis,
