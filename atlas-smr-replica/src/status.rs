@@ -1,6 +1,7 @@
 //! What a replica says of itself.
 
 use crate::admin::Snapshot;
+use crate::store::CheckpointFigures;
 use atlas_common::NodeId;
 use atlas_communication::NetworkCounters;
 use atlas_persistent_log::LogStats;
@@ -28,6 +29,8 @@ pub struct ReplicaStatus {
     pub log: LogStats,
     /// What the executor has done.
     pub execution: ExecutionStats,
+    /// What was written of its checkpoints.
+    pub checkpoints: CheckpointFigures,
     /// What the threads that check signatures have counted.
     pub workers: WorkerCounters,
 }
@@ -53,6 +56,7 @@ impl ReplicaStatus {
             decisions: counters.decisions,
             decisions_transferred: counters.decisions_transferred,
             states_installed: counters.states_installed,
+            checkpoints: self.checkpoints,
             transfer: self.transfer,
             fetching: self.core.fetching.unwrap_or_default(),
             operations: self.execution.counters.operations,
@@ -76,6 +80,7 @@ impl ReplicaStatus {
             "replica": self.id.0,
             "core": self.core,
             "counters": self.counters,
+            "checkpoints": self.checkpoints,
             "transfer": self.transfer,
             "execution": self.execution,
             "workers": self.workers,

@@ -14,13 +14,16 @@ use crate::recovery::StoredCertificate;
 use atlas_common::parts::{PartRef, StateDescriptor};
 use atlas_common::{Digest, NodeId, SeqNo, wire};
 use atlas_core::{CheckpointCertificate, CheckpointId, Limits};
-use atlas_persistent_log::{CheckpointMeta, CheckpointWriter, Damage, PartStore, StoreError};
+use atlas_persistent_log::{
+    CheckpointMeta, CheckpointWriter, Damage, PartStore, StoreError, Written as WrittenCheckpoint,
+};
 use atlas_smr_core::transfer::state::answer_bytes_max;
 use atlas_smr_core::transfer::{FetchedState, LookedUp, Lookup, StateTransferMessage};
 use atlas_smr_execution::{PartSource, PartUnavailable, Snapshot, SnapshotError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use scrub::Cursor;
+use serde::Serialize;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -110,6 +113,22 @@ pub enum JobError {
     Snapshot(#[from] SnapshotError),
 }
 
+/// What was written of the executor's own checkpoints since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CheckpointFigures {
+    /// How many were written.
+    pub written: u64,
+    /// Bytes that went to the disk for them: parts and pages that were not there, with their heads
+    /// and indexes.
+    pub bytes_written: u64,
+    /// Parts that were not there.
+    pub parts_written: u64,
+    /// The parts of the newest one.
+    pub parts: u64,
+    /// Their bytes: the size of the state.
+    pub state_bytes: u64,
+}
+
 /// Does what is to be done with the checkpoint store. Clones are handles to the same store.
 #[derive(Clone, Debug)]
 pub struct StoreKeeper {
@@ -118,6 +137,7 @@ pub struct StoreKeeper {
     answer_bytes: usize,
     /// How far [`StoreJob::Scrub`] has come.
     cursor: Arc<Mutex<Cursor>>,
+    figures: Arc<Mutex<CheckpointFigures>>,
 }
 
 impl StoreKeeper {
@@ -129,6 +149,7 @@ impl StoreKeeper {
             chunk_bytes: limits.chunk_bytes,
             answer_bytes: answer_bytes_max(limits),
             cursor: Arc::default(),
+            figures: Arc::default(),
         }
     }
 
@@ -136,6 +157,12 @@ impl StoreKeeper {
     #[must_use]
     pub fn source(&self) -> StoreSource {
         StoreSource(self.store.clone())
+    }
+
+    /// What was written of the executor's own checkpoints.
+    #[must_use]
+    pub fn figures(&self) -> CheckpointFigures {
+        *self.figures.lock()
     }
 
     /// Does one job, on the calling thread.
@@ -197,7 +224,20 @@ impl StoreKeeper {
         let taking = writing.clone();
         let take = move |part: PartRef, bytes: Bytes| taking.part(part, &bytes);
         let id = snapshot.write_to(self.chunk_bytes, take);
-        writing.finish(id)
+        let (id, written) = writing.finish(id)?;
+        if let Some(written) = written {
+            self.count(&written);
+        }
+        Ok(id)
+    }
+
+    fn count(&self, written: &WrittenCheckpoint) {
+        let mut figures = self.figures.lock();
+        figures.written += 1;
+        figures.bytes_written += written.bytes_written;
+        figures.parts_written += written.parts_written;
+        figures.parts = written.stored.descriptor.parts;
+        figures.state_bytes = written.stored.descriptor.total_bytes;
     }
 
     fn certify(
@@ -324,20 +364,22 @@ impl Writing {
         Err(SnapshotError::Store(why))
     }
 
-    fn finish(self, id: Result<CheckpointId, SnapshotError>) -> Result<CheckpointId, JobError> {
+    fn finish(
+        self,
+        id: Result<CheckpointId, SnapshotError>,
+    ) -> Result<(CheckpointId, Option<WrittenCheckpoint>), JobError> {
         let mut written = self.0.lock();
         if let Some(error) = written.failure.take() {
             return Err(error.into());
         }
         let id = id?;
-        let seq = id.seq;
-        if let Some(writer) = written.writer.take() {
-            writer.commit(CheckpointMeta {
-                seq,
-                ..CheckpointMeta::default()
-            })?;
-        }
-        Ok(id)
+        let meta = CheckpointMeta {
+            seq: id.seq,
+            ..CheckpointMeta::default()
+        };
+        let writer = written.writer.take();
+        let written = writer.map(|writer| writer.commit(meta)).transpose()?;
+        Ok((id, written))
     }
 }
 

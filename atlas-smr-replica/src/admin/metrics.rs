@@ -3,6 +3,7 @@
 
 use super::server::AdminCounters;
 use crate::config::NodeConfig;
+use crate::store::CheckpointFigures;
 use atlas_communication::{NetworkCounters, Refusal, Traffic};
 use atlas_persistent_log::LogStats;
 use atlas_smr_core::transfer::StateTransferCounters;
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub decisions_transferred: u64,
     /// States installed from peers.
     pub states_installed: u64,
+    /// What was written of checkpoints.
+    pub checkpoints: CheckpointFigures,
     /// What was fetched and served of states.
     pub transfer: StateTransferCounters,
     /// Of the state that is being fetched: bytes that are here, and all.
@@ -147,6 +150,7 @@ impl Collector for Families {
         page.identity(&self.identity)?;
         page.ordering(snapshot)?;
         page.execution(snapshot)?;
+        page.checkpoints(snapshot)?;
         page.transfer(snapshot)?;
         page.requests(snapshot)?;
         page.peers(&snapshot.network)?;
@@ -249,6 +253,18 @@ impl Page<'_> {
         self.counter("operations_executed", "Operations executed", now.operations)?;
         let help = "Operations on which the application panicked";
         self.counter("application_failures", help, now.application_failures)
+    }
+
+    fn checkpoints(&mut self, now: &Snapshot) -> fmt::Result {
+        let figures = now.checkpoints;
+        let help = "Checkpoints of its own state that the replica has written";
+        self.counter("checkpoints_written", help, figures.written)?;
+        let help = "Bytes written for checkpoints: parts that were not there, pages and indexes";
+        self.counter("checkpoint_written_bytes", help, figures.bytes_written)?;
+        let help = "Parts of checkpoints that were not there and had to be written";
+        self.counter("checkpoint_parts_written", help, figures.parts_written)?;
+        let help = "The size of the state at the newest checkpoint";
+        self.gauge("checkpoint_state_bytes", help, figures.state_bytes)
     }
 
     fn transfer(&mut self, now: &Snapshot) -> fmt::Result {

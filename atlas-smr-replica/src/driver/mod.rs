@@ -198,6 +198,7 @@ impl<P: OrderingProtocol> Driver<P> {
             connected: self.network.connected(),
             log: self.log.stats(),
             execution: self.executor.stats(),
+            checkpoints: self.store.keeper().figures(),
             workers: self.checking.counters(),
         }
     }
