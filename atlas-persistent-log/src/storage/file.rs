@@ -2,13 +2,17 @@
 
 use super::{Operation, Storage, StorageError, StorageFile};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const LOCK_FILE: &str = "lock";
+/// Files that are kept open to be read again.
+const READERS_MAX: usize = 64;
 
 /// Files in one directory of the operating system.
 ///
@@ -19,6 +23,8 @@ pub struct FileStorage {
     directory: PathBuf,
     /// For `fsync` of the directory itself.
     handle: File,
+    /// Files that were read last.
+    readers: Mutex<Readers>,
     /// Held for its lock.
     _lock: Option<File>,
 }
@@ -37,6 +43,7 @@ impl FileStorage {
         Ok(Self {
             directory,
             handle,
+            readers: Mutex::default(),
             _lock: Some(lock),
         })
     }
@@ -53,6 +60,7 @@ impl FileStorage {
         Ok(Self {
             directory,
             handle,
+            readers: Mutex::default(),
             _lock: None,
         })
     }
@@ -66,6 +74,72 @@ impl FileStorage {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+
+    /// A file to read from: one that is open already, or one that is opened now.
+    fn reader(&self, name: &str, path: &Path) -> io::Result<Arc<File>> {
+        let changes = match self.readers.lock().find(name) {
+            Ok(file) => return Ok(file),
+            Err(changes) => changes,
+        };
+        let file = Arc::new(File::open(path)?);
+        self.readers.lock().keep(name, &file, changes);
+        Ok(file)
+    }
+}
+
+/// Files open for reading, at most [`READERS_MAX`]: a transfer or a collection reads hundreds of thousands
+/// of blobs out of some dozens of packs.
+#[derive(Debug, Default)]
+struct Readers {
+    /// The one used last at the end.
+    open: Vec<(String, Arc<File>)>,
+    /// How often names were forgotten.
+    changes: u64,
+}
+
+impl Readers {
+    /// An open file, or how often names were forgotten until now.
+    fn find(&mut self, name: &str) -> Result<Arc<File>, u64> {
+        let index = self.open.iter().rposition(|(open, _)| open == name);
+        let Some(index) = index else {
+            return Err(self.changes);
+        };
+        self.open[index..].rotate_left(1);
+        let last = self.open.last();
+        last.map(|(_, file)| Arc::clone(file)).ok_or(self.changes)
+    }
+
+    /// Keeps a file, unless a name was forgotten since `changes`: it may have been this one.
+    fn keep(&mut self, name: &str, file: &Arc<File>, changes: u64) {
+        let known = self.open.iter().any(|(open, _)| open == name);
+        if known || changes != self.changes {
+            return;
+        }
+        if self.open.len() >= READERS_MAX {
+            self.open.remove(0);
+        }
+        self.open.push((name.to_owned(), Arc::clone(file)));
+    }
+
+    fn forget(&mut self, names: &[&str]) {
+        self.changes += 1;
+        self.open
+            .retain(|(open, _)| !names.contains(&open.as_str()));
+    }
+}
+
+/// Reads until the buffer is full or the file ends; how much that is.
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 /// Creates a directory and makes its own name durable: a log whose directory can vanish in a power
@@ -156,24 +230,28 @@ impl Storage for FileStorage {
     fn read(&self, name: &str, offset: u64, bytes: usize) -> Result<Bytes, StorageError> {
         let path = self.path(name);
         let failed = |error| StorageError::io(Operation::Read, &path, error);
-        let mut file = File::open(&path).map_err(failed)?;
+        let file = self.reader(name, &path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let wanted = (bytes as u64).min(length.saturating_sub(offset));
-        let mut buffer = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        file.take(wanted).read_to_end(&mut buffer).map_err(failed)?;
+        let mut buffer = vec![0; usize::try_from(wanted).unwrap_or(0)];
+        let read = read_full(&file, &mut buffer, offset).map_err(failed)?;
+        buffer.truncate(read);
         Ok(buffer.into())
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
         let path = self.path(from);
-        fs::rename(&path, self.path(to))
-            .map_err(|error| StorageError::io(Operation::Rename, path, error))
+        let renamed = fs::rename(&path, self.path(to));
+        // Behind the change, and before anybody hears of it: what was opened until now is forgotten.
+        self.readers.lock().forget(&[from, to]);
+        renamed.map_err(|error| StorageError::io(Operation::Rename, path, error))
     }
 
     fn delete(&self, name: &str) -> Result<(), StorageError> {
         let path = self.path(name);
-        fs::remove_file(&path).map_err(|error| StorageError::io(Operation::Delete, path, error))
+        let deleted = fs::remove_file(&path);
+        self.readers.lock().forget(&[name]);
+        deleted.map_err(|error| StorageError::io(Operation::Delete, path, error))
     }
 
     fn sync_dir(&self) -> Result<(), StorageError> {
@@ -211,5 +289,60 @@ impl StorageFile for OpenFile {
         self.file
             .sync_data()
             .map_err(|error| StorageError::io(Operation::Sync, &self.path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, FileStorage) {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(dir.path()).unwrap();
+        (dir, storage)
+    }
+
+    #[test]
+    fn what_is_read_is_what_has_the_name_now() {
+        let (_dir, storage) = storage();
+        let read = |name| storage.read(name, 1, 10);
+        storage.write_atomically("a", b"first").unwrap();
+        assert_eq!(read("a").unwrap(), "irst");
+        storage.write_atomically("a", b"second").unwrap();
+        assert_eq!(read("a").unwrap(), "econd");
+        storage.open("a").unwrap().write_at(6, b"!!").unwrap();
+        assert_eq!(read("a").unwrap(), "econd!!");
+        storage.rename("a", "b").unwrap();
+        assert!(read("a").unwrap_err().is_not_found());
+        assert_eq!(read("b").unwrap(), "econd!!");
+        storage.delete("b").unwrap();
+        assert!(read("b").unwrap_err().is_not_found());
+        storage.write_atomically("b", b"third").unwrap();
+        assert_eq!(read("b").unwrap(), "hird");
+    }
+
+    #[test]
+    fn a_file_opened_before_its_name_changed_is_not_kept() {
+        let (_dir, storage) = storage();
+        storage.write_atomically("a", b"old").unwrap();
+        let changes = storage.readers.lock().find("a").unwrap_err();
+        let stale = Arc::new(File::open(storage.path("a")).unwrap());
+        storage.write_atomically("a", b"new").unwrap();
+        storage.readers.lock().keep("a", &stale, changes);
+        assert_eq!(storage.read("a", 0, 3).unwrap(), "new");
+    }
+
+    #[test]
+    fn only_so_many_files_stay_open_those_that_were_read_last() {
+        let (_dir, storage) = storage();
+        for number in 0..=READERS_MAX {
+            let name = number.to_string();
+            storage.open(&name).unwrap().write_at(0, b"x").unwrap();
+            storage.read(&name, 0, 1).unwrap();
+            storage.read("0", 0, 1).unwrap();
+        }
+        let mut readers = storage.readers.lock();
+        assert_eq!(readers.open.len(), READERS_MAX);
+        assert!(readers.find("0").is_ok() && readers.find("1").is_err());
     }
 }
