@@ -356,7 +356,7 @@ impl Writing {
         let Some(writer) = &mut written.writer else {
             return Err(SnapshotError::Store("it failed before".to_owned()));
         };
-        let Err(error) = writer.part(part, bytes) else {
+        let Err(error) = writer.digested(part, bytes) else {
             return Ok(());
         };
         let why = error.to_string();

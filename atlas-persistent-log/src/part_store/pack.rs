@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Bytes that are gathered before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of a checkpoint that are given to the disk at a time.
+const SYNC_BYTES: u64 = 4 << 20;
 /// Bytes that are read at a time where there is no index.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -53,6 +55,8 @@ pub(super) struct PackWriter {
     file: Option<Box<dyn StorageFile>>,
     /// Bytes written to the file.
     written: u64,
+    /// How many of them were synced.
+    synced: u64,
     buffer: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -75,6 +79,7 @@ impl PackWriter {
             header,
             file: Some(file),
             written: 0,
+            synced: 0,
             entries: Vec::new(),
         })
     }
@@ -124,7 +129,17 @@ impl PackWriter {
 
     /// Makes what was flushed durable; its name needs the directory synced.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        self.synced = self.written;
         self.file.as_mut().map_or(Ok(()), |file| file.sync())
+    }
+
+    /// Syncs what was written when that is much, so that the disk is never long busy with a pack while
+    /// the log waits for it.
+    pub(super) fn sync_much(&mut self) -> Result<(), StorageError> {
+        if self.written - self.synced >= SYNC_BYTES {
+            return self.sync();
+        }
+        Ok(())
     }
 
     /// Writes the index, syncs, and gives the pack its name, which needs the directory synced.
