@@ -11,6 +11,7 @@ mod handle;
 pub mod inspect;
 mod local;
 mod node;
+mod priority;
 pub mod proof;
 pub mod recovery;
 mod registry;

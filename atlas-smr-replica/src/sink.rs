@@ -2,6 +2,7 @@
 //! the store, the rest to the core.
 
 use crate::driver::{EventQueue, InstallOutcome};
+use crate::priority;
 use crate::shared::Shared;
 use crate::store::{JobError, StoreEvent, StoreKeeper};
 use atlas_common::ClientId;
@@ -10,24 +11,23 @@ use atlas_smr_core::client_message::Reply;
 use atlas_smr_execution::{
     ExecutionFailure, ExecutionSink, InstallError, Progress, Snapshot, SnapshotError,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 pub(crate) struct Sink {
     shared: Arc<Shared>,
     events: Arc<EventQueue>,
     store: StoreKeeper,
+    /// Whether the thread that takes checkpoints gives way to the others.
+    background: Once,
 }
 
 impl Sink {
-    pub(crate) const fn new(
-        shared: Arc<Shared>,
-        events: Arc<EventQueue>,
-        store: StoreKeeper,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, events: Arc<EventQueue>, store: StoreKeeper) -> Self {
         Self {
             shared,
             events,
             store,
+            background: Once::new(),
         }
     }
 }
@@ -44,6 +44,8 @@ impl ExecutionSink for Sink {
     }
 
     fn checkpoint(&self, snapshot: Snapshot) -> Result<CheckpointId, SnapshotError> {
+        // There is one such thread, and it has nothing else to do.
+        self.background.call_once(priority::work_in_background);
         let written = self.store.write(snapshot).map_err(|error| match error {
             JobError::Snapshot(error) => error,
             JobError::Store(error) => SnapshotError::Store(error.to_string()),
