@@ -69,8 +69,10 @@ const fn clients_max() -> usize {
     4096
 }
 
+/// A disk's rate rather than a fraction of it: a replica that comes back is one that the next fault needs.
+/// What is on its way at a time is bounded, and on a lane of its own.
 const fn transfer_bytes_per_second() -> u64 {
-    64 << 20
+    512 << 20
 }
 
 const fn scrub_bytes_per_second() -> u64 {

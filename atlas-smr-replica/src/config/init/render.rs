@@ -117,7 +117,7 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          \n\
          # Bytes of states that are fetched from peers, and that are served to them, per second at\n\
          # most; 0: as many as go.\n\
-         # transfer_bytes_per_second = 67108864\n\
+         # transfer_bytes_per_second = 536870912\n\
          \n\
          # Bytes of stored checkpoints that are read again per second, to find damage while other\n\
          # replicas can repair it; 0: none.\n\

@@ -49,7 +49,7 @@ fn a_good_node_file_gives_the_node_with_its_defaults() {
         (None, Durability::Sync)
     );
     assert_eq!((node.log_segment_bytes, node.clients_max), (64 << 20, 4096));
-    assert_eq!(node.transfer_bytes_per_second, 64 << 20);
+    assert_eq!(node.transfer_bytes_per_second, 512 << 20);
     let all = format!(
         "{NODE}listen = \"0.0.0.0:7102\"\nadmin_listen = \"127.0.0.1:9100\"\n\
          durability = \"async\"\nlog_segment_bytes = 1000000\nclients_max = 5\nworker_threads = 3\n\
