@@ -1,10 +1,21 @@
 //! `atlas bench`: throughput and latency on a cluster of its own.
 
+mod callers;
 mod echo;
+mod options;
+mod pace;
+mod probes;
 mod processes;
+mod rejoin;
 mod report;
+mod spans;
+mod table;
+mod timed;
+mod watch;
+mod workload;
 
 pub(crate) use echo::Echo;
+pub(crate) use table::{DivisibleTable, MonolithicTable, StateKind};
 
 use crate::cluster::{self, OwnCluster};
 use anyhow::{Context, Result, bail};
@@ -12,12 +23,18 @@ use atlas_smr::config::{ClientConfig, Initialised, NodeConfig};
 use atlas_smr::{Client, Durability, ProtocolRegistry, Replica, ReplicaHandle, connect};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use options::Options;
 use processes::{Processes, processor_seconds};
+use rejoin::RejoinReport;
 use report::Report;
+use serde::Serialize;
+use std::fmt::Display;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use timed::TimedReport;
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Arguments {
@@ -57,6 +74,8 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// What the callers are to do.
@@ -71,6 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.clients == 0 || arguments.outstanding == 0 || arguments.seconds == 0 {
         bail!("--clients, --outstanding and --seconds must be at least 1");
     }
+    arguments.options.check(&arguments)?;
     let protocol = cluster::protocol(&arguments.protocol)?;
     let dir = tempfile::Builder::new().prefix("atlas-bench-").tempdir()?;
     let files = OwnCluster {
@@ -80,28 +100,68 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         clients: arguments.clients,
         durability: arguments.durability,
         in_flight: arguments.in_flight,
+        checkpoint_interval: arguments.options.checkpoint_interval,
+        admin: arguments.options.timed(),
     }
     .create()?;
-    let replicas = if arguments.in_process {
+    let mut replicas = if arguments.in_process {
         Replicas::Threads(start_threads(&files, &arguments)?)
     } else {
-        Replicas::Processes(Processes::start(&files, arguments.reply_bytes)?)
+        Replicas::Processes(Processes::start(&files, application(&arguments))?)
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    if arguments.options.rejoin {
+        let report = runtime.block_on(measure_rejoin(&arguments, &files, &mut replicas))?;
+        return tell(
+            &arguments,
+            &report,
+            report.errors == 0 && report.operations > 0,
+        );
+    }
+    if arguments.options.timed() {
+        let report = runtime.block_on(measure_timed(&arguments, &files, &replicas))?;
+        return tell(
+            &arguments,
+            &report,
+            report.errors == 0 && report.operations > 0,
+        );
+    }
     let report = runtime.block_on(measure(&arguments, &files, &replicas))?;
+    tell(
+        &arguments,
+        &report,
+        report.errors == 0 && report.operations > 0,
+    )
+}
+
+fn tell(
+    arguments: &Arguments,
+    report: &(impl Serialize + Display),
+    good: bool,
+) -> Result<ExitCode> {
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(report)?);
     } else {
         print!("{report}");
     }
-    let good = report.errors == 0 && report.operations > 0;
     Ok(if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// How `atlas start` is told to run the application that is measured.
+fn application(arguments: &Arguments) -> Vec<String> {
+    match arguments.options.state {
+        Some(kind) => vec!["--table".to_owned(), kind.to_string()],
+        None => vec![
+            "--echo-reply-bytes".to_owned(),
+            arguments.reply_bytes.to_string(),
+        ],
+    }
 }
 
 enum Replicas {
@@ -110,6 +170,28 @@ enum Replicas {
 }
 
 impl Replicas {
+    fn len(&self) -> usize {
+        match self {
+            Self::Threads(replicas) => replicas.len(),
+            Self::Processes(processes) => processes.len(),
+        }
+    }
+
+    fn processes(&mut self) -> Result<&mut Processes> {
+        match self {
+            Self::Threads(_) => bail!("threads cannot be killed"),
+            Self::Processes(processes) => Ok(processes),
+        }
+    }
+
+    /// The memory of each replica; none when they share this process.
+    fn resident_bytes(&self) -> Vec<u64> {
+        match self {
+            Self::Threads(_) => Vec::new(),
+            Self::Processes(processes) => processes.resident_bytes(),
+        }
+    }
+
     /// Processor time of all replicas so far; `None` when they share this process.
     fn processor_seconds(&self) -> Result<Option<f64>> {
         match self {
@@ -126,10 +208,22 @@ fn start_threads(files: &Initialised, arguments: &Arguments) -> Result<Vec<Repli
     let known = ProtocolRegistry::default().known();
     let start = |file| {
         let node = NodeConfig::load(file, &known)?;
-        let echo = Echo {
-            reply_bytes: arguments.reply_bytes,
-        };
-        anyhow::Ok(Replica::builder(echo).config(node).start()?)
+        anyhow::Ok(match arguments.options.state {
+            Some(StateKind::Divisible) => {
+                let table = DivisibleTable::default();
+                Replica::builder(table).config(node).start()?
+            }
+            Some(StateKind::Monolithic) => {
+                let table = MonolithicTable::default();
+                Replica::builder(table).config(node).start()?
+            }
+            None => {
+                let reply_bytes = arguments.reply_bytes;
+                Replica::builder(Echo { reply_bytes })
+                    .config(node)
+                    .start()?
+            }
+        })
     };
     files
         .replicas
@@ -145,11 +239,7 @@ struct Seen {
     errors: u64,
 }
 
-async fn measure(
-    arguments: &Arguments,
-    files: &Initialised,
-    replicas: &Replicas,
-) -> Result<Report> {
+async fn ready_clients(files: &Initialised) -> Result<Vec<Client>> {
     let known = ProtocolRegistry::default().known();
     let mut clients = Vec::new();
     for file in &files.clients {
@@ -161,6 +251,51 @@ async fn measure(
             .await
             .context("the cluster does not serve")?;
     }
+    Ok(clients)
+}
+
+async fn measure_timed(
+    arguments: &Arguments,
+    files: &Initialised,
+    replicas: &Replicas,
+) -> Result<TimedReport> {
+    let seed = seed(arguments);
+    let clients = ready_clients(files).await?;
+    let report = timed::run(arguments, files, replicas, &clients, seed).await?;
+    for client in &clients {
+        client.close().await;
+    }
+    Ok(report)
+}
+
+async fn measure_rejoin(
+    arguments: &Arguments,
+    files: &Initialised,
+    replicas: &mut Replicas,
+) -> Result<RejoinReport> {
+    let seed = seed(arguments);
+    let clients = ready_clients(files).await?;
+    let report = rejoin::run(arguments, files, replicas, &clients, seed).await?;
+    for client in &clients {
+        client.close().await;
+    }
+    Ok(report)
+}
+
+/// The seed that was given, or another one each time; it is printed.
+fn seed(arguments: &Arguments) -> u64 {
+    let fresh = || RandomState::new().build_hasher().finish();
+    let seed = arguments.options.seed.unwrap_or_else(fresh);
+    eprintln!("seed {seed}");
+    seed
+}
+
+async fn measure(
+    arguments: &Arguments,
+    files: &Initialised,
+    replicas: &Replicas,
+) -> Result<Report> {
+    let clients = ready_clients(files).await?;
     let phase = Arc::new(AtomicU8::new(WARM_UP));
     let mut callers = Vec::new();
     for (index, client) in clients.iter().enumerate() {

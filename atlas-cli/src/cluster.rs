@@ -58,6 +58,10 @@ pub(crate) struct OwnCluster<'a> {
     pub(crate) durability: Durability,
     /// Slots in flight; the default when `None`.
     pub(crate) in_flight: Option<usize>,
+    /// Decisions between two checkpoints; the default when `None`.
+    pub(crate) checkpoint_interval: Option<u64>,
+    /// Whether replicas serve status pages.
+    pub(crate) admin: bool,
 }
 
 impl OwnCluster<'_> {
@@ -71,25 +75,38 @@ impl OwnCluster<'_> {
         if let Some(in_flight) = self.in_flight {
             options.limits.in_flight_max = in_flight;
         }
-        let ports = free_ports(replicas)?;
+        if let Some(interval) = self.checkpoint_interval {
+            options.limits.checkpoint_interval = interval;
+            // As small as it may be: PBFT bounds it, so that a new view fits a frame.
+            let window = interval.saturating_mul(2);
+            options.limits.window = window.max(options.limits.window);
+        }
+        let mut ports = free_ports(if self.admin { 2 * replicas } else { replicas })?;
+        options.admin_ports = self.admin.then(|| Ports::Listed(ports.split_off(replicas)));
         options.ports = Ports::Listed(ports);
         Ok(create_cluster(&options)?)
     }
 }
 
-/// Ports on the loopback interface that nobody uses at this moment.
+/// Ports on the loopback interface that nobody uses at this moment. They lie below those that the system
+/// hands out for outgoing connections, so that a port stays free while its replica is down.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()
-        .context("no free port on 127.0.0.1")?;
-    let ports: Result<Vec<u16>, _> = listeners
-        .iter()
-        .map(|listener| listener.local_addr().map(|a| a.port()))
-        .collect();
-    let ports = ports?;
-    if ports.len() != count {
+    const LOWEST: u16 = 10_000;
+    const SPAN: u32 = 20_000;
+    // Clusters that are made at the same time begin at different places.
+    let first = std::process::id().wrapping_mul(37) % SPAN;
+    let mut free = Vec::with_capacity(count);
+    for offset in (first..SPAN).chain(0..first) {
+        if free.len() == count {
+            break;
+        }
+        let port = LOWEST + u16::try_from(offset).unwrap_or(0);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            free.push(port);
+        }
+    }
+    if free.len() < count {
         bail!("no free ports on 127.0.0.1");
     }
-    Ok(ports)
+    Ok(free)
 }

@@ -1,6 +1,6 @@
 //! `atlas start`: one replica, until it is told to stop.
 
-use crate::bench::Echo;
+use crate::bench::{DivisibleTable, Echo, MonolithicTable, StateKind};
 use anyhow::{Context, Result};
 use atlas_kv::Kv;
 use atlas_smr::config::NodeConfig;
@@ -17,6 +17,14 @@ pub(crate) struct Arguments {
     /// Run the benchmark's echo application, with replies of this size, instead of the store
     #[arg(long, hide = true, value_name = "BYTES")]
     echo_reply_bytes: Option<usize>,
+    /// Run the benchmark's table, with such a state, instead of the store
+    #[arg(
+        long,
+        hide = true,
+        value_name = "KIND",
+        conflicts_with = "echo_reply_bytes"
+    )]
+    table: Option<StateKind>,
 }
 
 /// The exit code of a replica that had to stop by itself.
@@ -26,9 +34,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let registry = ProtocolRegistry::default();
     let node = NodeConfig::load(&arguments.node, &registry.known())?;
     let (id, protocol, durability) = (node.id, node.cluster.protocol().name, node.durability);
-    let started = match arguments.echo_reply_bytes {
-        Some(reply_bytes) => Replica::builder(Echo { reply_bytes }).config(node).start(),
-        None => Replica::builder(Kv::default()).config(node).start(),
+    let started = match (arguments.echo_reply_bytes, arguments.table) {
+        (Some(reply_bytes), _) => Replica::builder(Echo { reply_bytes }).config(node).start(),
+        (None, Some(StateKind::Divisible)) => {
+            let table = DivisibleTable::default();
+            Replica::builder(table).config(node).start()
+        }
+        (None, Some(StateKind::Monolithic)) => {
+            let table = MonolithicTable::default();
+            Replica::builder(table).config(node).start()
+        }
+        (None, None) => Replica::builder(Kv::default()).config(node).start(),
     };
     let replica = started.with_context(|| format!("replica {id} cannot start"))?;
     for note in replica.notes() {

@@ -8,6 +8,8 @@
 
 #[path = "cluster/backups.rs"]
 mod backups;
+#[path = "cluster/benches.rs"]
+mod benches;
 #[path = "cluster/crashes.rs"]
 mod crashes;
 #[path = "cluster/errors.rs"]

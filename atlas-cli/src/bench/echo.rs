@@ -26,7 +26,7 @@ impl Echo {
 
 /// An operation or a reply as it stands, without an encoding around it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plain(Bytes);
+pub(crate) struct Plain(pub(super) Bytes);
 
 impl ApplicationData for Echo {
     type Request = Plain;

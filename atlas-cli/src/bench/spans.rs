@@ -1,0 +1,168 @@
+//! Telling calls that met a checkpoint from those that did not.
+
+use super::callers::Sample;
+use super::watch::Standing;
+use serde::Serialize;
+
+/// One look at all replicas, in microseconds since the callers' start.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) at: u64,
+    pub(super) replicas: Vec<Option<Standing>>,
+}
+
+/// A checkpoint, from its decision until every replica has it certified and durable.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Checkpoint {
+    /// The decision.
+    pub(super) seq: u64,
+    pub(super) from_us: u64,
+    pub(super) to_us: u64,
+    /// What it put on the disk of the replica that wrote most.
+    pub(super) bytes_written: u64,
+    /// The size of the state.
+    pub(super) state_bytes: u64,
+    /// Whether it ended before the next one was due.
+    pub(super) in_time: bool,
+}
+
+/// The checkpoints in these looks, each `interval` decisions after the one before, as far as they
+/// were seen whole.
+pub(super) fn checkpoints(looks: &[Look], interval: u64) -> Vec<Checkpoint> {
+    let mut found = Vec::new();
+    let Some(first) = looks.first() else {
+        return found;
+    };
+    let mut seq = (executed(first) / interval + 1) * interval;
+    while let Some(due) = looks.iter().position(|look| executed(look) >= seq)
+        && let Some(done) = looks.iter().position(|look| everywhere(look, seq))
+    {
+        // It became due after the look before.
+        let before = &looks[due.saturating_sub(1)];
+        let after = &looks[done];
+        found.push(Checkpoint {
+            seq,
+            from_us: before.at,
+            to_us: after.at,
+            bytes_written: written(before, after),
+            state_bytes: most(after, |replica| replica.state_bytes),
+            in_time: executed(after) < seq + interval,
+        });
+        seq += interval;
+    }
+    found
+}
+
+/// When the checkpoint after decision `seq` that is not yet everywhere became due, if it did.
+pub(super) fn unfinished(looks: &[Look], interval: u64) -> Option<u64> {
+    let last = looks.last()?;
+    let seq = executed(last) / interval * interval;
+    if seq == 0 || everywhere(last, seq) {
+        return None;
+    }
+    let due = looks.iter().position(|look| executed(look) >= seq)?;
+    Some(looks[due.saturating_sub(1)].at)
+}
+
+/// How far the fastest replica is.
+pub(super) fn executed(look: &Look) -> u64 {
+    most(look, |replica| replica.executed)
+}
+
+fn everywhere(look: &Look, seq: u64) -> bool {
+    let has = |replica: &Option<Standing>| replica.is_some_and(|r| r.checkpoint >= seq);
+    look.replicas.iter().all(has)
+}
+
+pub(super) fn most(look: &Look, figure: impl Fn(&Standing) -> u64) -> u64 {
+    look.replicas
+        .iter()
+        .flatten()
+        .map(figure)
+        .max()
+        .unwrap_or(0)
+}
+
+fn written(before: &Look, after: &Look) -> u64 {
+    let both = before.replicas.iter().zip(&after.replicas);
+    let written = both.filter_map(|(before, after)| {
+        let (before, after) = (before.as_ref()?, after.as_ref()?);
+        Some(
+            after
+                .checkpoint_bytes
+                .saturating_sub(before.checkpoint_bytes),
+        )
+    });
+    written.max().unwrap_or(0)
+}
+
+/// Whether a call was open at some time of a span.
+pub(super) const fn meets(sample: &Sample, (from, to): (u64, u64)) -> bool {
+    sample.appointed <= to && sample.answered() >= from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at: u64, replicas: &[(u64, u64, u64)]) -> Look {
+        let standing = |(executed, checkpoint, checkpoint_bytes): &(u64, u64, u64)| {
+            Some(Standing {
+                executed: *executed,
+                checkpoint: *checkpoint,
+                checkpoint_bytes: *checkpoint_bytes,
+                state_bytes: 1000,
+                ..Standing::default()
+            })
+        };
+        Look {
+            at,
+            replicas: replicas.iter().map(standing).collect(),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_lasts_from_its_decision_until_all_replicas_have_it() {
+        let looks = [
+            look(0, &[(105, 100, 5), (101, 100, 5)]),
+            look(10, &[(190, 100, 5), (195, 100, 5)]),
+            look(20, &[(201, 100, 5), (199, 100, 5)]),
+            look(30, &[(250, 200, 85), (250, 100, 5)]),
+            look(40, &[(260, 200, 85), (260, 200, 95)]),
+            look(50, &[(301, 200, 85), (301, 200, 95)]),
+        ];
+        let found = checkpoints(&looks, 100);
+        let expected = Checkpoint {
+            seq: 200,
+            from_us: 10,
+            to_us: 40,
+            bytes_written: 90,
+            state_bytes: 1000,
+            in_time: true,
+        };
+        assert_eq!(found, [expected]);
+        assert_eq!(unfinished(&looks, 100), Some(40));
+        assert_eq!(unfinished(&looks[..5], 100), None);
+    }
+
+    #[test]
+    fn one_that_outlasts_its_interval_is_told_and_one_with_a_replica_unseen_is_not_done() {
+        let mut looks = vec![
+            look(0, &[(5, 0, 0)]),
+            look(10, &[(11, 0, 0)]),
+            look(20, &[(21, 10, 3)]),
+        ];
+        assert!(!checkpoints(&looks, 10)[0].in_time);
+        looks[2].replicas.push(None);
+        assert_eq!(checkpoints(&looks, 10), []);
+    }
+
+    #[test]
+    fn a_call_meets_a_checkpoint_when_it_was_open_during_it() {
+        let call = |appointed, latency| Sample { appointed, latency };
+        let span = (100, 200);
+        assert!(meets(&call(50, 50), span) && meets(&call(200, 1), span));
+        assert!(meets(&call(0, 1000), span) && meets(&call(150, 1), span));
+        assert!(!meets(&call(50, 49), span) && !meets(&call(201, 1), span));
+    }
+}

@@ -1,0 +1,299 @@
+//! What such a run says.
+
+use super::super::callers::{Sample, Seen};
+use super::super::spans::{Checkpoint, meets};
+use super::super::{Arguments, Replicas, histogram};
+use super::Target;
+use anyhow::Result;
+use serde::Serialize;
+use std::fmt;
+
+/// What was measured.
+pub(in crate::bench) struct Run {
+    pub(super) seen: Seen,
+    /// From when to when, in microseconds since the callers' start.
+    pub(super) span: (u64, u64),
+    pub(super) checkpoints: Vec<Checkpoint>,
+    /// Of each replica.
+    pub(super) resident_before: Vec<u64>,
+    pub(super) resident_most: Vec<u64>,
+    pub(super) of_replicas: Option<f64>,
+    pub(super) of_clients: f64,
+}
+
+/// The set-up and the figures of one run.
+#[derive(Debug, Serialize)]
+pub(in crate::bench) struct TimedReport {
+    protocol: String,
+    replicas: usize,
+    clients: usize,
+    outstanding: usize,
+    durability: String,
+    tls: bool,
+    in_process: bool,
+    cores: usize,
+    seed: u64,
+    /// Absent for the echo.
+    state: Option<State>,
+    /// Calls per second of the open loop; absent in a closed one.
+    rate: Option<f64>,
+    arrivals: Option<String>,
+    /// What a closed loop reached before.
+    peak_ops_per_second: Option<f64>,
+    pub(in crate::bench) operations: u64,
+    pub(in crate::bench) errors: u64,
+    /// Calls that began more than 10 ms after their time.
+    late: u64,
+    /// All of the measurement.
+    whole: Figures,
+    /// Calls that met no checkpoint.
+    without_checkpoint: Figures,
+    /// Calls that met one.
+    with_checkpoint: Figures,
+    /// p99 with a checkpoint by p99 without.
+    p99_ratio: Option<f64>,
+    checkpoints: Vec<Checkpoint>,
+    /// Of the replica with the most; absent when they share the clients' process.
+    resident_bytes: Option<Resident>,
+    processor_us: Processor,
+}
+
+#[derive(Debug, Serialize)]
+struct State {
+    kind: String,
+    entries: u64,
+    value_bytes: u32,
+    touched_entries: u64,
+}
+
+/// Calls in some part of the time.
+#[derive(Debug, Serialize)]
+pub(in crate::bench) struct Figures {
+    seconds: f64,
+    operations: u64,
+    ops_per_second: f64,
+    latency_us: Latency,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(in crate::bench) struct Latency {
+    p50: u64,
+    p99: u64,
+    p999: u64,
+    max: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Resident {
+    before: u64,
+    most: u64,
+}
+
+/// Microseconds of processor time per operation.
+#[derive(Debug, Serialize)]
+struct Processor {
+    replicas: Option<f64>,
+    clients: f64,
+}
+
+impl Figures {
+    /// Of these samples, answered in a time of so many microseconds.
+    pub(in crate::bench) fn of<'a>(
+        samples: impl Iterator<Item = &'a Sample>,
+        micros: u64,
+    ) -> Result<Self> {
+        let mut latencies = histogram()?;
+        for sample in samples {
+            latencies.saturating_record(sample.latency);
+        }
+        let (operations, seconds) = (latencies.len(), micros as f64 / 1e6);
+        let at = |quantile| latencies.value_at_quantile(quantile);
+        Ok(Self {
+            seconds,
+            operations,
+            ops_per_second: if micros > 0 {
+                operations as f64 / seconds
+            } else {
+                0.0
+            },
+            latency_us: Latency {
+                p50: at(0.5),
+                p99: at(0.99),
+                p999: at(0.999),
+                max: latencies.max(),
+            },
+        })
+    }
+}
+
+impl TimedReport {
+    pub(super) fn new(
+        arguments: &Arguments,
+        replicas: &Replicas,
+        seed: u64,
+        target: Target,
+        run: &Run,
+    ) -> Result<Self> {
+        let options = &arguments.options;
+        let (from, to) = run.span;
+        let spans: Vec<_> = run
+            .checkpoints
+            .iter()
+            .map(|c| (c.from_us, c.to_us))
+            .collect();
+        let met = |sample: &Sample| spans.iter().any(|span| meets(sample, *span));
+        let busy: u64 = spans.iter().map(|(from, to)| to - from).sum();
+        // A call counts where it was answered in the time that is measured, so that throughput is that
+        // of this time.
+        let answered = |sample: &&Sample| (from..=to).contains(&sample.answered());
+        let all = || run.seen.samples.iter().filter(answered);
+        let whole = Figures::of(all(), to - from)?;
+        let without = Figures::of(all().filter(|s| !met(s)), (to - from).saturating_sub(busy))?;
+        let with = Figures::of(all().filter(|s| met(s)), busy)?;
+        let both = without.operations > 0 && with.operations > 0;
+        let ratio = with.latency_us.p99 as f64 / without.latency_us.p99.max(1) as f64;
+        let operations = whole.operations.max(1) as f64;
+        let per_operation = |spent: f64| spent * 1e6 / operations;
+        let most = |bytes: &[u64]| bytes.iter().copied().max();
+        let resident = most(&run.resident_before).zip(most(&run.resident_most));
+        Ok(Self {
+            protocol: arguments.protocol.clone(),
+            replicas: replicas.len(),
+            clients: arguments.clients,
+            outstanding: arguments.outstanding,
+            durability: arguments.durability.to_string(),
+            tls: true,
+            in_process: arguments.in_process,
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            seed,
+            state: options.state.map(|kind| State {
+                kind: kind.to_string(),
+                entries: options.state_entries,
+                value_bytes: options.value_bytes,
+                touched_entries: options.touched_entries(),
+            }),
+            rate: target.rate,
+            arrivals: target.rate.map(|_| options.arrivals.to_string()),
+            peak_ops_per_second: target.peak,
+            operations: whole.operations,
+            errors: run.seen.errors,
+            late: run.seen.late,
+            whole,
+            without_checkpoint: without,
+            with_checkpoint: with,
+            p99_ratio: both.then_some(ratio),
+            checkpoints: run.checkpoints.clone(),
+            resident_bytes: resident.map(|(before, most)| Resident { before, most }),
+            processor_us: Processor {
+                replicas: run.of_replicas.map(per_operation),
+                clients: per_operation(run.of_clients),
+            },
+        })
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |micros: u64| micros as f64 / 1000.0;
+        let Latency {
+            p50,
+            p99,
+            p999,
+            max,
+        } = self.latency_us;
+        write!(
+            f,
+            "{:>8.0} operations/s over {:>6.2} s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+            self.ops_per_second,
+            self.seconds,
+            ms(p50),
+            ms(p99),
+            ms(p999),
+            ms(max)
+        )
+    }
+}
+
+impl fmt::Display for TimedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.in_process {
+            "threads"
+        } else {
+            "processes"
+        };
+        writeln!(
+            f,
+            "{}, {} replicas as {place}, TLS, durability {}, {} cores, seed {}",
+            self.protocol, self.replicas, self.durability, self.cores, self.seed
+        )?;
+        if let Some(state) = &self.state {
+            writeln!(
+                f,
+                "a {} state of {} entries with values of {} B, of which {} are overwritten, every reply checked",
+                state.kind, state.entries, state.value_bytes, state.touched_entries
+            )?;
+        }
+        match (self.rate, &self.arrivals) {
+            (Some(rate), Some(arrivals)) => writeln!(
+                f,
+                "open loop ({arrivals}) of {rate:.0} operations/s, {} clients, at most {} outstanding each",
+                self.clients, self.outstanding
+            )?,
+            _ => writeln!(
+                f,
+                "closed loop, {} clients x {} outstanding",
+                self.clients, self.outstanding
+            )?,
+        }
+        if let Some(peak) = self.peak_ops_per_second {
+            writeln!(f, "a closed loop reached {peak:.0} operations/s before")?;
+        }
+        writeln!(f, "whole:              {}", self.whole)?;
+        writeln!(f, "without checkpoint: {}", self.without_checkpoint)?;
+        writeln!(f, "with checkpoint:    {}", self.with_checkpoint)?;
+        if let Some(ratio) = self.p99_ratio {
+            writeln!(f, "p99 with a checkpoint is {ratio:.2} times that without")?;
+        }
+        for checkpoint in &self.checkpoints {
+            let Checkpoint {
+                seq,
+                bytes_written,
+                state_bytes,
+                ..
+            } = *checkpoint;
+            writeln!(
+                f,
+                "checkpoint {seq}: {:.2} s until all had it certified{}, {:.1} MiB written of {:.1} MiB ({:.1} %)",
+                (checkpoint.to_us - checkpoint.from_us) as f64 / 1e6,
+                if checkpoint.in_time {
+                    ""
+                } else {
+                    " (too late: the next was due)"
+                },
+                mib(bytes_written),
+                mib(state_bytes),
+                bytes_written as f64 * 100.0 / state_bytes.max(1) as f64
+            )?;
+        }
+        if let Some(resident) = &self.resident_bytes {
+            writeln!(
+                f,
+                "resident memory of a replica: {:.0} MiB before, {:.0} MiB at most",
+                mib(resident.before),
+                mib(resident.most)
+            )?;
+        }
+        let clients = self.processor_us.clients;
+        if let Some(replicas) = self.processor_us.replicas {
+            writeln!(
+                f,
+                "processor time per operation: replicas {replicas:.2} us, clients {clients:.2} us"
+            )?;
+        }
+        writeln!(f, "{} errors, {} calls began late", self.errors, self.late)
+    }
+}
