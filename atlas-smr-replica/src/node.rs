@@ -209,6 +209,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
     };
     let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), keeper.clone());
     let executor_config = ExecutorConfig {
+        replica: node.id,
         genesis: *membership.genesis(),
         epoch: membership.epoch(),
         limits: limits.clone(),

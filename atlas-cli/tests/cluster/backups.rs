@@ -27,7 +27,12 @@ fn damage_packs(replica: &Path) {
     let mut damaged = 0;
     for entry in fs::read_dir(replica.join("data")).unwrap() {
         let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with("pack-") {
+        if path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("pack-")
+        {
             let bytes: Vec<u8> = fs::read(&path).unwrap().iter().map(|b| !b).collect();
             fs::write(&path, bytes).unwrap();
             damaged += 1;

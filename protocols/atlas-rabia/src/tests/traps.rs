@@ -295,7 +295,7 @@ fn a_peer_that_asks_for_batches_in_a_loop_gets_so_many_and_no_more() {
     rig.submit(1);
     rig.run(Duration::from_millis(1));
     let asked = rig.rabia(0).own.expect("a batch that is on its way").digest;
-    let mut answers = |rig: &mut Rig| {
+    let answers = |rig: &mut Rig| {
         let sent = rig.sent;
         for _ in 0..1000 {
             rig.inject(1, 0, Message::Ask(asked)).unwrap();
