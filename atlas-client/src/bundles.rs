@@ -4,7 +4,7 @@ use crate::core::CallId;
 use crate::leader::Target;
 use crate::votes::{Accepted, Tally};
 use crate::waiting::Call;
-use atlas_common::{NodeId, OpNumber, Time};
+use atlas_common::{NodeId, OpNumber, ReplicaSet, Time};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::OperationResult;
 use bytes::Bytes;
@@ -42,6 +42,15 @@ pub(crate) struct Answered {
     pub(crate) calls: Vec<(CallId, OperationResult)>,
     /// When a bundle was sent that is now answered and was sent once only.
     pub(crate) sent_once_at: Option<Time>,
+}
+
+/// Who is to blame that something had to be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct LetDown {
+    /// The replica that it was sent to alone, unless that answered.
+    pub(crate) target: Option<NodeId>,
+    /// Those that were named to answer and did not, or contradicted each other.
+    pub(crate) repliers: ReplicaSet,
 }
 
 /// A call that is given up.
@@ -228,17 +237,18 @@ impl Bundles {
             .is_some_and(|oldest| oldest.resend_at <= now)
     }
 
-    /// The bundles to be sent again now, the same bytes as ever, and the replica that let one lie.
-    pub(crate) fn resend(
-        &mut self,
-        now: Time,
-        resend_at: Time,
-        again: &mut Vec<Bytes>,
-    ) -> Option<NodeId> {
-        let mut let_down = None;
+    /// The bundles to be sent again now, the same bytes as ever, and who is to blame.
+    pub(crate) fn resend(&mut self, now: Time, resend_at: Time, again: &mut Vec<Bytes>) -> LetDown {
+        let mut let_down = LetDown::default();
         for one in self.queue.iter_mut().filter(|one| one.resend_at <= now) {
             if let (Target::One(replica), 1) = (one.target, one.attempts) {
-                let_down = Some(replica);
+                let repliers = one.bundle.repliers();
+                let in_doubt = one.tally.in_doubt(repliers);
+                let_down.repliers = let_down.repliers.union(in_doubt);
+                // It may have done its part, and another is late with its answer.
+                if in_doubt.contains(replica) || !repliers.contains(replica) {
+                    let_down.target = Some(replica);
+                }
             }
             one.attempts += 1;
             one.resend_at = resend_at;
@@ -247,14 +257,15 @@ impl Bundles {
         let_down
     }
 
-    /// The bundles that went to this replica alone, which is gone: they have to go elsewhere.
+    /// The bundles that went to this replica alone, or count on its answer, and it is gone: the others
+    /// have to be asked.
     pub(crate) fn redirect(&mut self, gone: NodeId) -> Vec<Bytes> {
         let mut again = Vec::new();
-        for one in self
-            .queue
-            .iter_mut()
-            .filter(|one| one.target == Target::One(gone))
-        {
+        let concerned = |one: &&mut InFlight| {
+            let named = one.bundle.repliers().contains(gone);
+            one.target == Target::One(gone) || named && one.target != Target::All
+        };
+        for one in self.queue.iter_mut().filter(concerned) {
             one.target = Target::All;
             // No round trip is measured on it: which of the two was answered?
             one.attempts += 1;

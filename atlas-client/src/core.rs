@@ -12,6 +12,7 @@ use crate::config::{ConfigError, CoreConfig};
 use crate::error::{CallError, Doubt, RequestId, outcome};
 use crate::leader::{LeaderTracker, Target};
 use crate::reads::Reads;
+use crate::repliers::Repliers;
 use crate::retransmit::RetransmitTimer;
 use crate::session::Session;
 use crate::waiting::{Call, Waiting};
@@ -71,6 +72,7 @@ pub struct ClientCore {
     bundles: Bundles,
     reads: Reads,
     leader: LeaderTracker,
+    repliers: Repliers,
     timer: RetransmitTimer,
     calls: u64,
     /// A session is wanted though no call waits.
@@ -99,6 +101,7 @@ impl ClientCore {
             bundles: Bundles::new(),
             reads: Reads::new(config.quorums.n()),
             leader: LeaderTracker::new(&config.quorums, config.instance),
+            repliers: Repliers::new(config.quorums.n(), config.matching_ordered()),
             timer: RetransmitTimer::new(&config),
             calls: 0,
             eager: false,
@@ -228,7 +231,7 @@ impl ClientCore {
         }
     }
 
-    /// The connection to a replica is lost: what went to it alone goes to all.
+    /// The connection to a replica is lost: what went to it alone, or counts on its answer, goes to all.
     pub fn disconnected(&mut self, replica: NodeId) {
         self.leader.set_down(replica, true);
         for bundle in self.bundles.redirect(replica) {

@@ -138,17 +138,22 @@ impl LeaderTracker {
         }
     }
 
+    /// The replicas that are connected, from the client's own on.
+    pub(crate) fn ring(&self) -> impl Iterator<Item = NodeId> {
+        self.those(false)
+    }
+
+    fn those(&self, down: bool) -> impl Iterator<Item = NodeId> {
+        let n = self.down.len();
+        let ring = (0..n).map(move |i| (self.home + i) % n);
+        ring.filter(move |i| self.down[*i] == down)
+            .map(|i| NodeId(i as u32))
+    }
+
     /// `count` replicas for a read that any may answer, starting at the client's own and passing over
     /// those that are not connected, while there are others.
     pub(crate) fn readers(&self, count: usize) -> Vec<NodeId> {
-        let n = self.down.len();
-        let ring = (0..n).map(|i| (self.home + i) % n);
-        let (up, down): (Vec<usize>, Vec<usize>) = ring.partition(|i| !self.down[*i]);
-        up.into_iter()
-            .chain(down)
-            .take(count)
-            .map(|i| NodeId(i as u32))
-            .collect()
+        self.ring().chain(self.those(true)).take(count).collect()
     }
 }
 

@@ -89,6 +89,7 @@ mod error;
 mod handover;
 mod leader;
 mod reads;
+mod repliers;
 mod retransmit;
 mod session;
 mod status;

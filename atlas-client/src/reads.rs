@@ -1,9 +1,9 @@
 //! Reads that are not ordered.
 
 use crate::core::CallId;
-use crate::votes::{ReplicaSet, Vote};
+use crate::votes::Vote;
 use crate::waiting::Call;
-use atlas_common::{NodeId, Time};
+use atlas_common::{NodeId, ReplicaSet, Time};
 use atlas_smr_core::client_message::{Consistency, OperationResult, ReadRequest};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,6 @@
 //! The client's session: opened by an ordered request, closed by the cluster.
 
-use crate::votes::ReplicaSet;
-use atlas_common::{NodeId, SessionId, Time};
+use atlas_common::{NodeId, ReplicaSet, SessionId, Time};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 

@@ -1,35 +1,7 @@
 //! Counting matching results: one vote per replica and operation at a time, in bounded memory.
 
-use atlas_common::{Digest, NodeId};
+use atlas_common::{Digest, NodeId, ReplicaSet};
 use atlas_smr_core::client_message::OperationResult;
-
-/// A set of replicas. There are at most 100 ([`atlas_common::quorum::Quorums::REPLICAS_MAX`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReplicaSet(u128);
-
-impl ReplicaSet {
-    pub(crate) fn only(replica: NodeId) -> Self {
-        Self(1 << replica.index())
-    }
-
-    pub(crate) fn insert(&mut self, replica: NodeId) {
-        self.0 |= 1 << replica.index();
-    }
-
-    pub(crate) fn remove(&mut self, replica: NodeId) {
-        self.0 &= !(1 << replica.index());
-    }
-
-    pub(crate) fn len(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
-    pub(crate) fn members(self) -> impl Iterator<Item = NodeId> {
-        (0..u128::BITS)
-            .filter(move |i| self.0 >> i & 1 == 1)
-            .map(NodeId)
-    }
-}
 
 /// What one replica says one result is: enough to compare, small whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +69,15 @@ impl Tally {
             replicas,
             count,
             votes: Votes::None,
+        }
+    }
+
+    /// Those of these replicas whose word is what keeps the results from being accepted: the ones that
+    /// said nothing, or all of them when they contradict each other.
+    pub(crate) fn in_doubt(&self, of: ReplicaSet) -> ReplicaSet {
+        match &self.votes {
+            Votes::Whole { voters, .. } => of.without(*voters),
+            Votes::None | Votes::Each(_) => of,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::app::SimApp;
 use crate::checkers::execution::Ran;
 use crate::protocol::SimProtocol;
 use atlas_common::parts::StateDescriptor;
-use atlas_common::{ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
+use atlas_common::{ClientId, Digest, Epoch, NodeId, OpNumber, SeqNo, SessionId};
 use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::{CoreInput, Decision};
@@ -30,9 +30,15 @@ pub(crate) struct Executed {
 }
 
 impl Machine {
-    pub(crate) fn new(genesis: &Digest, limits: &Limits, bug: Option<&str>) -> Self {
+    pub(crate) fn new(
+        replica: NodeId,
+        genesis: &Digest,
+        limits: &Limits,
+        bug: Option<&str>,
+    ) -> Self {
         let app = SimApp::default();
         let config = ExecutorConfig {
+            replica,
             genesis: *genesis,
             epoch: Epoch(0),
             limits: limits.clone(),
@@ -64,7 +70,7 @@ impl Machine {
     }
 
     pub(crate) fn retransmit(
-        &self,
+        &mut self,
         client: ClientId,
         session: SessionId,
         first: OpNumber,

@@ -147,6 +147,9 @@ pub enum CrashKind {
 pub enum Flip {
     /// One drawn, in the log.
     Log,
+    /// One drawn, in what the newest checkpoint says of itself: the replica starts from the one before,
+    /// with a log that was cut at this one.
+    Checkpoint,
     /// The one at so many 2⁻³² of everything that is stored.
     At(u32),
 }

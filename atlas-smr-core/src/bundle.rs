@@ -4,7 +4,7 @@
 use atlas_common::crypto::{Signature, Signed, Signer};
 use atlas_common::digest::DigestBuilder;
 use atlas_common::wire::{self, DecodeError};
-use atlas_common::{ClientId, Digest, OpNumber, SessionId};
+use atlas_common::{ClientId, Digest, NodeId, OpNumber, ReplicaSet, SessionId};
 use atlas_core::Limits;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,26 @@ pub struct RequestBundle {
     session: SessionId,
     first: OpNumber,
     acknowledged: OpNumber,
+    repliers: ReplicaSet,
     operations: Vec<Bytes>,
+}
+
+/// What a client says in a bundle, before it signs it.
+#[derive(Clone, Copy, Debug)]
+pub struct UnsignedBundle<'a> {
+    /// Who says it.
+    pub client: ClientId,
+    /// In which session.
+    pub session: SessionId,
+    /// The number of the first operation.
+    pub first: OpNumber,
+    /// The client has seen the replies of all operations up to here.
+    pub acknowledged: OpNumber,
+    /// The replicas that are to answer as soon as the bundle is executed; empty for all of them. The
+    /// others answer when the client asks them itself, by sending them the bundle.
+    pub repliers: ReplicaSet,
+    /// The operations, opaque here.
+    pub operations: &'a [Bytes],
 }
 
 /// `RequestMessage` is the field's wider word for what is a signed bundle here.
@@ -45,6 +64,7 @@ struct Body<'a> {
     session: SessionId,
     first: OpNumber,
     acknowledged: OpNumber,
+    repliers: ReplicaSet,
     #[serde(borrow)]
     operations: Vec<&'a [u8]>,
 }
@@ -80,77 +100,47 @@ impl RequestBundle {
     /// A signed request to open a session for `client`.
     #[must_use]
     pub fn open(client: ClientId, genesis: &Digest, signer: &dyn Signer) -> Self {
-        Self::make(
+        let open = UnsignedBundle {
             client,
-            SessionId::ZERO,
-            OpNumber::ZERO,
-            OpNumber::ZERO,
-            &[],
-            genesis,
-            signer,
-        )
+            session: SessionId::ZERO,
+            first: OpNumber::ZERO,
+            acknowledged: OpNumber::ZERO,
+            repliers: ReplicaSet::default(),
+            operations: &[],
+        };
+        Self::new(&open, genesis, signer)
     }
 
-    /// A signed bundle of `operations`, numbered from `first` on, of a session. The client has seen
-    /// the replies of all operations up to `acknowledged`.
+    /// Signs a bundle for the cluster of this genesis.
     #[must_use]
-    pub fn new(
-        client: ClientId,
-        session: SessionId,
-        first: OpNumber,
-        acknowledged: OpNumber,
-        operations: &[Bytes],
-        genesis: &Digest,
-        signer: &dyn Signer,
-    ) -> Self {
-        Self::make(
-            client,
-            session,
-            first,
-            acknowledged,
-            operations,
-            genesis,
-            signer,
-        )
-    }
-
     #[expect(clippy::expect_used, reason = "numbers and byte strings always encode")]
-    fn make(
-        client: ClientId,
-        session: SessionId,
-        first: OpNumber,
-        acknowledged: OpNumber,
-        operations: &[Bytes],
-        genesis: &Digest,
-        signer: &dyn Signer,
-    ) -> Self {
-        let slices = operations.iter().map(AsRef::as_ref).collect();
+    pub fn new(says: &UnsignedBundle<'_>, genesis: &Digest, signer: &dyn Signer) -> Self {
         let body = Body {
-            client,
-            session,
-            first,
-            acknowledged,
-            operations: slices,
+            client: says.client,
+            session: says.session,
+            first: says.first,
+            acknowledged: says.acknowledged,
+            repliers: says.repliers,
+            operations: says.operations.iter().map(AsRef::as_ref).collect(),
         };
         let body = wire::encode(&body).expect("numbers and byte strings encode");
         let digest = signing_digest(genesis, &body);
         let signature = signer.sign(&digest);
-        let raw = wire::encode(&Envelope {
+        let envelope = Envelope {
             body: &body,
             signature,
-        })
-        .expect("byte strings encode");
-        let raw = Bytes::from(raw);
-        let operations = operations.to_vec();
+        };
+        let raw = Bytes::from(wire::encode(&envelope).expect("byte strings encode"));
         Self {
             raw,
             digest,
             signature,
-            client,
-            session,
-            first,
-            acknowledged,
-            operations,
+            client: says.client,
+            session: says.session,
+            first: says.first,
+            acknowledged: says.acknowledged,
+            repliers: says.repliers,
+            operations: says.operations.to_vec(),
         }
     }
 
@@ -169,6 +159,7 @@ impl RequestBundle {
             session: body.session,
             first: body.first,
             acknowledged: body.acknowledged,
+            repliers: body.repliers,
             operations: body.operations.iter().map(|op| raw.slice_ref(op)).collect(),
             raw,
         })
@@ -230,6 +221,18 @@ impl RequestBundle {
     #[must_use]
     pub fn acknowledged(&self) -> OpNumber {
         self.acknowledged
+    }
+
+    /// Whom the client asks to answer at once; empty for all.
+    #[must_use]
+    pub fn repliers(&self) -> ReplicaSet {
+        self.repliers
+    }
+
+    /// Whether this replica is to answer as soon as the bundle is executed.
+    #[must_use]
+    pub fn is_answered_by(&self, replica: NodeId) -> bool {
+        self.repliers.is_empty() || self.repliers.contains(replica)
     }
 
     /// The operations, opaque here.
@@ -314,17 +317,15 @@ mod tests {
         } else {
             OpNumber(5)
         };
-        let acknowledged = first.prev();
-        let bundle = RequestBundle::new(
+        let says = UnsignedBundle {
             client,
             session,
             first,
-            acknowledged,
+            acknowledged: first.prev(),
+            repliers: ReplicaSet::only(NodeId(99)),
             operations,
-            &genesis,
-            &key,
-        );
-        (bundle, genesis)
+        };
+        (RequestBundle::new(&says, &genesis, &key), genesis)
     }
 
     #[test]

@@ -9,17 +9,23 @@
 //!
 //! ```
 //! use atlas_common::crypto::{Ed25519, KeyPair, Signer, Verifier};
-//! use atlas_common::{ClientId, Digest, OpNumber, SessionId};
+//! use atlas_common::{ClientId, Digest, OpNumber, ReplicaSet, SessionId};
 //! use atlas_core::Limits;
-//! use atlas_smr_core::bundle::RequestBundle;
+//! use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 //!
 //! let key = KeyPair::from_seed(&[7; 32]);
 //! let client = ClientId { key: key.public_key(), instance: 1 };
 //! let genesis = Digest::of(b"my cluster");
 //! let operations = ["debit 5".into(), "credit 5".into()];
-//! let bundle = RequestBundle::new(
-//!     client, SessionId(1), OpNumber(1), OpNumber(0), &operations, &genesis, &key,
-//! );
+//! let says = UnsignedBundle {
+//!     client,
+//!     session: SessionId(1),
+//!     first: OpNumber(1),
+//!     acknowledged: OpNumber(0),
+//!     repliers: ReplicaSet::default(),
+//!     operations: &operations,
+//! };
+//! let bundle = RequestBundle::new(&says, &genesis, &key);
 //!
 //! // What a replica does with the bytes that arrive:
 //! let received = RequestBundle::decode(bundle.raw().clone(), &genesis, &Limits::default()).unwrap();

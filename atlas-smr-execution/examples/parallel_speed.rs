@@ -5,9 +5,11 @@
 
 use atlas_common::crypto::{PublicKey, Signature, Signer};
 use atlas_common::rng::SeededRng;
-use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
+use atlas_common::{
+    AgreedTime, ClientId, Digest, Epoch, NodeId, OpNumber, ReplicaSet, SeqNo, SessionId,
+};
 use atlas_core::{Batch, Limits};
-use atlas_smr_core::bundle::RequestBundle;
+use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 use atlas_smr_execution::{
     Application, ApplicationData, Decision, DivisibleMap, Execute, ExecutionContext, ExecutionPool,
     Executor, ExecutorConfig, ReadWriteSet,
@@ -116,6 +118,7 @@ fn rounds_for(time: Duration) -> u64 {
 /// µs per operation, of all decisions but the first (which opens the sessions).
 fn run(work: Work, decisions: &[Decision], pool: ExecutionPool) -> f64 {
     let config = ExecutorConfig {
+        replica: NodeId(0),
         genesis: Digest::default(),
         epoch: Epoch(0),
         limits: Limits::default(),
@@ -147,17 +150,15 @@ fn workload(decisions: u64) -> Vec<Decision> {
             };
             let operations: Vec<_> = (0..BUNDLE).map(request).collect();
             let first = OpNumber((seq - 2) * BUNDLE + 1);
-            let acknowledged = first.prev();
-            let (session, genesis) = (SessionId(n), Digest::default());
-            RequestBundle::new(
-                client(n),
-                session,
+            let says = UnsignedBundle {
+                client: client(n),
+                session: SessionId(n),
                 first,
-                acknowledged,
-                &operations,
-                &genesis,
-                &Nobody,
-            )
+                acknowledged: first.prev(),
+                repliers: ReplicaSet::default(),
+                operations: &operations,
+            };
+            RequestBundle::new(&says, &Digest::default(), &Nobody)
         });
         all.push(decision(seq, bundles.collect()));
     }

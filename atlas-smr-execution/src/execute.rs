@@ -54,10 +54,12 @@ pub trait Execute: Send {
     /// ([`Application::CONCURRENT_READS`](crate::Application::CONCURRENT_READS)).
     fn view(&self) -> Option<Arc<dyn ReadView>>;
 
-    /// What is kept of the replies to these operations, for the client whose session it is; nothing
-    /// for anybody else. A closed session is answered as such.
+    /// What to tell a client that asks this replica itself for the replies to these operations: what is
+    /// kept of them, if the session is its own; nothing to anybody else. A closed session is answered
+    /// as such. Operations that have not been executed yet are answered when they are, whomever their
+    /// bundle names ([`RequestBundle::repliers`](atlas_smr_core::bundle::RequestBundle::repliers)).
     fn retransmit(
-        &self,
+        &mut self,
         client: ClientId,
         session: SessionId,
         first: OpNumber,

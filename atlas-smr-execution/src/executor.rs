@@ -3,6 +3,7 @@
 //! Each operation runs on a fork of the state, which is merged when it has succeeded and dropped when
 //! it has failed; a state that cannot fork is made again without the operation that failed.
 
+mod asked;
 mod bundles;
 mod history;
 mod operation;
@@ -18,8 +19,9 @@ use crate::snapshot::{self, Head, Snapshot};
 use crate::state::{
     CheckedParts, DivisibleState, PartReader, PartSource, SnapshotError, ThawError,
 };
+use asked::Asked;
 use atlas_common::parts::StateDescriptor;
-use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
+use atlas_common::{AgreedTime, ClientId, Digest, Epoch, NodeId, OpNumber, SeqNo, SessionId};
 use atlas_core::{Batch, CheckpointId, Limits};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::{OperationResult, Reply};
@@ -36,6 +38,8 @@ use view::{View, read};
 /// What all executors of a cluster share.
 #[derive(Clone, Debug)]
 pub struct ExecutorConfig {
+    /// The replica that executes: which bundles it answers depends on it, and nothing else does.
+    pub replica: NodeId,
     /// The cluster.
     pub genesis: Digest,
     /// The epoch whose decisions are executed.
@@ -56,6 +60,7 @@ pub struct Executor<A: Application> {
     history: Option<History<A::State>>,
     pool: ExecutionPool,
     sessions: SessionTable,
+    asked: Asked,
     executed: SeqNo,
     time: AgreedTime,
     counters: ExecutionCounters,
@@ -76,6 +81,7 @@ impl<A: Application> Executor<A> {
             state,
             pool: ExecutionPool::sequential(),
             sessions: SessionTable::new(limits.sessions_max, limits.session_replies_max),
+            asked: Asked::default(),
             application: Arc::new(application),
             config,
             executed: SeqNo::ZERO,
@@ -166,6 +172,7 @@ impl<A: Application> Executor<A> {
         self.history = History::of(&state);
         self.state = state;
         self.sessions = head.sessions;
+        self.asked = Asked::default();
         self.executed = head.seq;
         self.time = head.time;
         self.counters.installed += 1;
@@ -264,14 +271,19 @@ impl<A: Application> Execute for Executor<A> {
     }
 
     fn retransmit(
-        &self,
+        &mut self,
         client: ClientId,
         session: SessionId,
         first: OpNumber,
         last: OpNumber,
     ) -> Vec<Reply> {
         match self.sessions.client(session) {
-            Some(owner) if owner == client => self.kept_replies(session, first, last),
+            Some(owner) if owner == client => {
+                if self.sessions.last(session).is_some_and(|ran| ran < last) {
+                    self.asked.note(session, last);
+                }
+                self.kept_replies(session, first, last)
+            }
             Some(_) => Vec::new(),
             None if session <= self.sessions.last_given() => vec![Reply::SessionExpired(session)],
             // Not open yet, as far as this replica knows.

@@ -269,7 +269,8 @@ impl ExecutorHandle {
         });
     }
 
-    /// Sends the client what is kept of these operations' replies. Never waits: when too much is
+    /// Sends the client what is kept of these operations' replies, and those that are still to come as
+    /// soon as they are there. Never waits: when too much is
     /// queued, the client has to ask again.
     pub fn retransmit(
         &self,

@@ -23,9 +23,9 @@
 //!
 //! ```
 //! use atlas_common::crypto::{KeyPair, Signer};
-//! use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
+//! use atlas_common::{AgreedTime, ClientId, Digest, Epoch, NodeId, OpNumber, ReplicaSet, SeqNo, SessionId};
 //! use atlas_core::{Batch, Limits};
-//! use atlas_smr_core::bundle::RequestBundle;
+//! use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 //! use atlas_smr_core::client_message::{OperationResult, Reply};
 //! use atlas_smr_execution::{
 //!     Application, ApplicationData, Decision, Execute, ExecutionContext, Executor, ExecutorConfig,
@@ -63,9 +63,15 @@
 //! let mut five = Vec::new();
 //! Counter::encode_request(&5, &mut five)?;
 //! let open = RequestBundle::open(client, &genesis, &key);
-//! let add = RequestBundle::new(
-//!     client, SessionId(1), OpNumber(1), OpNumber(0), &[five.into()], &genesis, &key,
-//! );
+//! let add = UnsignedBundle {
+//!     client,
+//!     session: SessionId(1),
+//!     first: OpNumber(1),
+//!     acknowledged: OpNumber(0),
+//!     repliers: ReplicaSet::default(),
+//!     operations: &[five.into()],
+//! };
+//! let add = RequestBundle::new(&add, &genesis, &key);
 //!
 //! // What the cluster decides; the second bundle even twice.
 //! let bundles = [&open, &add, &add].map(|bundle| bundle.raw().clone());
@@ -73,7 +79,8 @@
 //! let decision = Decision { seq: SeqNo(1), batch, bundles: None };
 //!
 //! // What each replica does with it.
-//! let config = ExecutorConfig { genesis, epoch: Epoch(0), limits: Limits::default() };
+//! let replica = NodeId(0);
+//! let config = ExecutorConfig { replica, genesis, epoch: Epoch(0), limits: Limits::default() };
 //! let mut executor = Executor::new(Counter, config);
 //! let replies = executor.apply(&decision).replies;
 //! assert_eq!(*executor.state(), 5);

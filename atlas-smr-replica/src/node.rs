@@ -13,6 +13,7 @@ use crate::store::{StoreKeeper, StoreThread};
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
 use atlas_common::crypto::{KeyPair, KnownKeys, Signer, Verifier};
+use atlas_common::parts::StateDescriptor;
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
@@ -171,6 +172,21 @@ fn disk_error(node: &NodeConfig, cause: OpenError) -> StartError {
     }
 }
 
+/// Without a checkpoint a restored cluster's replica begins with the state it was restored from, and with
+/// no other: all checkpoints may turn out to be damaged when that state is long gone.
+fn begin(
+    node: &NodeConfig,
+    executor: &mut dyn Execute,
+    base: Option<&StateDescriptor>,
+    keeper: &StoreKeeper,
+) -> Result<(), StartError> {
+    match (base, node.cluster.initial_state()) {
+        (Some(base), _) => Ok(executor.begin_from(base, &keeper.source())?),
+        (None, Some(root)) => Err(disk_error(node, OpenError::NoInitialState { root })),
+        (None, None) => Ok(()),
+    }
+}
+
 /// Composes a core of protocol `P`.
 pub(crate) fn seat<P: OrderingProtocol>(
     seat: CoreSeat,
@@ -193,6 +209,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
     };
     let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), keeper.clone());
     let executor_config = ExecutorConfig {
+        replica: node.id,
         genesis: *membership.genesis(),
         epoch: membership.epoch(),
         limits: limits.clone(),
@@ -204,8 +221,8 @@ pub(crate) fn seat<P: OrderingProtocol>(
         let id = &found.stored.certificate.id;
         executor.install_parts(id, &found.descriptor, &keeper.source())
     })?;
-    if let Some(base) = opened.base.filter(|_| checkpoint.is_none()) {
-        executor.begin_from(&base, &keeper.source())?;
+    if checkpoint.is_none() {
+        begin(&node, &mut *executor, opened.base.as_ref(), &keeper)?;
     }
     let progress = executor.progress();
     let options = ExecutorOptions::of(&limits);

@@ -188,12 +188,13 @@ fn base(
     initial_state: Option<Digest>,
     needed: bool,
 ) -> Result<Option<StateDescriptor>, OpenError> {
-    let Some(root) = initial_state.filter(|_| needed) else {
+    let Some(root) = initial_state else {
         return Ok(None);
     };
     match store.stored(SeqNo::ZERO) {
         Ok(stored) if stored.descriptor.root() == root => Ok(Some(stored.descriptor.clone())),
-        _ => Err(OpenError::NoInitialState { root }),
+        _ if needed => Err(OpenError::NoInitialState { root }),
+        _ => Ok(None),
     }
 }
 

@@ -15,6 +15,32 @@ fn put(cluster: &Cluster, key: &str, value: &str) {
     assert_eq!(code, 0, "{text}");
 }
 
+fn checkpoint(cluster: &Cluster) {
+    let mut command = atlas();
+    command.arg("checkpoint").arg("--client");
+    let (code, text) = run(command.arg(cluster.path("client-0")));
+    assert_eq!(code, 0, "{text}");
+}
+
+/// Turns every byte of all that the replica's part store holds.
+fn damage_packs(replica: &Path) {
+    let mut damaged = 0;
+    for entry in fs::read_dir(replica.join("data")).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("pack-")
+        {
+            let bytes: Vec<u8> = fs::read(&path).unwrap().iter().map(|b| !b).collect();
+            fs::write(&path, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "no packs in {}", replica.display());
+}
+
 #[test]
 fn a_new_cluster_begins_with_the_backup_of_a_running_one() {
     let old = Cluster::start(&["--checkpoint-interval", "8"]);
@@ -28,11 +54,7 @@ fn a_new_cluster_begins_with_the_backup_of_a_running_one() {
     for i in 0..5 {
         put(&old, &format!("key-{i}"), "value");
     }
-    let (code, text) = run(atlas()
-        .arg("checkpoint")
-        .arg("--client")
-        .arg(old.path("client-0")));
-    assert_eq!(code, 0, "{text}");
+    checkpoint(&old);
     let (code, text) = backup(&old, &to);
     assert!(code == 0 && text.contains("certificate checked"), "{text}");
     let (code, text) = backup(&old, &to);
@@ -45,10 +67,7 @@ fn a_new_cluster_begins_with_the_backup_of_a_running_one() {
     // What belongs to one cluster is not mixed with another's.
     let other = Cluster::start(&["--checkpoint-interval", "8"]);
     put(&other, "key", "value");
-    run(atlas()
-        .arg("checkpoint")
-        .arg("--client")
-        .arg(other.path("client-0")));
+    checkpoint(&other);
     let (code, text) = backup(&other, &to);
     assert!(code == 1 && text.contains("cluster"), "{text}");
     drop((old, other));
@@ -77,16 +96,23 @@ fn a_new_cluster_begins_with_the_backup_of_a_running_one() {
     assert_eq!(code, 0, "{text}");
     new.start_replica(2);
     new.wait_until_agreed();
+
+    // A replica that can read none of its checkpoints does not begin with another state.
+    for value in ["first", "second"] {
+        put(&new, "later", value);
+        checkpoint(&new);
+    }
+    new.kill_9(&[1]);
+    damage_packs(&new.path("replica-1"));
+    let (code, text) = run(atlas().arg("start").arg(new.path("replica-1")));
+    assert!(code == 1 && text.contains("atlas restore"), "{text}");
 }
 
 #[test]
 fn a_damaged_backup_is_not_restored() {
     let old = Cluster::start_with("raft", 3, &["--checkpoint-interval", "4"]);
     put(&old, "key", "value");
-    run(atlas()
-        .arg("checkpoint")
-        .arg("--client")
-        .arg(old.path("client-0")));
+    checkpoint(&old);
     let directory = tempfile::tempdir().unwrap();
     let to = directory.path().join("backup");
     let (code, text) = backup(&old, &to);

@@ -12,7 +12,7 @@ use atlas_common::{Digest, OpNumber, SeqNo, View};
 use atlas_core::Limits;
 use atlas_smr_core::client_message::{OperationResult, ReadRequest};
 use atlas_smr_core::session::{Admission, SessionTable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Signs for free.
@@ -40,6 +40,8 @@ struct Replica {
     executed: Vec<u64>,
     /// How far it has come in the order.
     position: usize,
+    /// What the client sent to it, and it has not executed.
+    asked: BTreeSet<Digest>,
 }
 
 const READ: u64 = 1 << 63;
@@ -50,6 +52,7 @@ impl Replica {
             table: SessionTable::new(2, 64),
             executed: vec![],
             position: 0,
+            asked: BTreeSet::new(),
         }
     }
 
@@ -313,7 +316,7 @@ impl World {
     }
 
     fn bundle(&mut self, to: NodeId, bundle: RequestBundle) {
-        let replica = &self.replicas[to.index()];
+        let replica = &mut self.replicas[to.index()];
         let executed = replica
             .table
             .last(bundle.session())
@@ -324,6 +327,7 @@ impl World {
             }
             return;
         }
+        replica.asked.insert(bundle.digest());
         // What is on its way already is not proposed twice, as a rule.
         let known = self
             .order
@@ -351,9 +355,12 @@ impl World {
 
     fn execute(&mut self, index: usize) {
         while let Some(bundle) = self.order.get(self.replicas[index].position).cloned() {
-            let reply = self.replicas[index].step(&bundle);
-            if let Some(reply) = reply.filter(|_| bundle.client() == self.core.id()) {
-                self.reply(NodeId(index as u32), reply);
+            let me = NodeId(index as u32);
+            let replica = &mut self.replicas[index];
+            let reply = replica.step(&bundle);
+            let asked = replica.asked.remove(&bundle.digest()) || bundle.is_answered_by(me);
+            if let Some(reply) = reply.filter(|_| asked && bundle.client() == self.core.id()) {
+                self.reply(me, reply);
             }
         }
     }

@@ -4,7 +4,7 @@ use super::ClientCore;
 use crate::leader::Target;
 use crate::votes::Tally;
 use atlas_common::{SessionId, Time};
-use atlas_smr_core::bundle::RequestBundle;
+use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 use atlas_smr_core::client_message::ClientMessage;
 use bytes::Bytes;
 
@@ -46,18 +46,18 @@ impl ClientCore {
         let count_max = limits.bundle_operations_max.min(room);
         let calls = self.waiting.take(count_max, limits.bundle_bytes_max);
         let operations: Vec<Bytes> = calls.iter().map(|call| call.operation.clone()).collect();
-        let bundle = RequestBundle::new(
-            self.id,
-            session,
-            self.bundles.next(),
-            self.bundles.acknowledged(),
-            &operations,
-            &self.config.genesis,
-            self.signer.as_ref(),
-        );
         let (needed, n) = (self.config.matching_ordered(), self.config.quorums.n());
-        let tally = Tally::new(calls.len(), needed, n);
         let target = self.leader.target();
+        let says = UnsignedBundle {
+            client: self.id,
+            session,
+            first: self.bundles.next(),
+            acknowledged: self.bundles.acknowledged(),
+            repliers: self.repliers.choose(now, target, self.leader.ring()),
+            operations: &operations,
+        };
+        let bundle = RequestBundle::new(&says, &self.config.genesis, self.signer.as_ref());
+        let tally = Tally::new(calls.len(), needed, n);
         self.send(target, ClientMessage::Bundle(bundle.raw().clone()));
         let times = (now, now.after(self.timer.timeout()));
         self.bundles.push(bundle, &calls, tally, target, times);
@@ -76,9 +76,11 @@ impl ClientCore {
         }
         let mut again = Vec::new();
         let resend_at = now.after(self.timer.timeout());
-        if let Some(replica) = self.bundles.resend(now, resend_at, &mut again) {
+        let let_down = self.bundles.resend(now, resend_at, &mut again);
+        if let Some(replica) = let_down.target {
             self.leader.let_down_by(replica);
         }
+        self.repliers.let_down_by(now, let_down.repliers);
         for bundle in again {
             self.send(Target::All, ClientMessage::Bundle(bundle));
         }

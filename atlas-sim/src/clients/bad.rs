@@ -11,8 +11,8 @@ use crate::faults::{FaultCounts, FaultKind};
 use crate::plan::BadClient;
 use atlas_common::crypto::Signer;
 use atlas_common::rng::SeededRng;
-use atlas_common::{ClientId, NodeId, OpNumber, SessionId, wire};
-use atlas_smr_core::bundle::RequestBundle;
+use atlas_common::{ClientId, NodeId, OpNumber, ReplicaSet, SessionId, wire};
+use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 use atlas_smr_core::client_message::{ClientMessage, LeaderHint, Reply, ReplyMessage};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -97,6 +97,13 @@ impl BadActor {
         (0..self.known.quorums.n() as u32).map(NodeId)
     }
 
+    /// Whom it asks to answer: now all, now a few, now nobody that there is.
+    fn some_replicas(&mut self) -> ReplicaSet {
+        (0..self.rng.below(4))
+            .map(|_| NodeId(self.rng.below(130) as u32))
+            .collect()
+    }
+
     fn to_all(&self, bundle: &Bytes) -> Vec<(NodeId, ClientMessage)> {
         let message = ClientMessage::Bundle(bundle.clone());
         self.replicas().map(|to| (to, message.clone())).collect()
@@ -123,15 +130,15 @@ impl BadActor {
         let operations: Vec<Bytes> = (0..count)
             .map(|i| operation(first.saturating_add(i)))
             .collect();
-        let bundle = RequestBundle::new(
-            self.id(),
+        let says = UnsignedBundle {
+            client: self.id(),
             session,
-            OpNumber(first),
-            OpNumber(first.saturating_sub(1 + self.rng.below(3))),
-            &operations,
-            &self.known.genesis,
-            &*self.signer,
-        );
+            first: OpNumber(first),
+            acknowledged: OpNumber(first.saturating_sub(1 + self.rng.below(3))),
+            repliers: self.some_replicas(),
+            operations: &operations,
+        };
+        let bundle = RequestBundle::new(&says, &self.known.genesis, &*self.signer);
         let raw = bundle.raw().clone();
         if self.sent.len() < 100 {
             self.sent.push(raw.clone());

@@ -12,7 +12,7 @@ pub(super) fn flip(storage: &SimStorage, flip: Flip, rng: &mut SeededRng) -> boo
         return false;
     }
     let (mut place, bit) = match flip {
-        Flip::Log => (rng.below(bytes), rng.below(8)),
+        Flip::Log | Flip::Checkpoint => (rng.below(bytes), rng.below(8)),
         Flip::At(share) => {
             let scaled = u128::from(bytes) * u128::from(share);
             let place = u64::try_from(scaled >> 32).unwrap_or(0);
@@ -28,11 +28,22 @@ pub(super) fn flip(storage: &SimStorage, flip: Flip, rng: &mut SeededRng) -> boo
     false
 }
 
+fn is_checkpoint(name: &str) -> bool {
+    name.starts_with("checkpoint-")
+}
+
 /// The files, and the length of each up to the zeros with which it was filled in advance.
 fn stored(storage: &SimStorage, flip: Flip) -> Vec<(String, u64)> {
     let names = storage.list().unwrap_or_default();
+    // Numbers in names have leading zeros.
+    let newest = names
+        .iter()
+        .filter(|name| is_checkpoint(name))
+        .max()
+        .cloned();
     let wanted = names.into_iter().filter(|name| match flip {
         Flip::Log => name.starts_with("log-"),
+        Flip::Checkpoint => Some(name) == newest.as_ref(),
         Flip::At(_) => true,
     });
     let length = |name: String| {

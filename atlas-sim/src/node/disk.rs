@@ -358,7 +358,7 @@ impl<P: SimProtocol> Node<P> {
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)
             .map_err(|error| error.to_string())?;
         let bug = shared.plan.bug.filter(|_| self.is_correct());
-        let mut machine = Machine::new(membership.genesis(), limits, bug);
+        let mut machine = Machine::new(self.id, membership.genesis(), limits, bug);
         let keeper = StoreKeeper::new(opened.store, limits);
         let mut notes = opened.notes;
         let found = recovery::restore(opened.certified, &mut notes, |found| {

@@ -165,18 +165,18 @@ fn wiped(seed: u64) -> Plan {
     plan.heal_at(6000)
 }
 
-/// Row 41: a bit flips in the log of a leader that is stopped, and in another replica's later: each finds
-/// it and rejoins as one that has no memory.
-fn damaged_log(seed: u64) -> Plan {
+/// Row 41: a bit flips in the log (or the newest checkpoint) of a leader that is stopped, and in another
+/// replica's later: each finds it and rejoins as one that has no memory (of what it had cut from its log).
+fn damaged_log(seed: u64, flip: Flip) -> Plan {
     let n = size(seed);
-    damaged(busy(calm(n, seed, &[FaultKind::Damage]), 6000))
+    damaged(busy(calm(n, seed, &[FaultKind::Damage]), 6000), flip)
 }
 
-pub(super) fn damaged(mut plan: Plan) -> Plan {
+pub(super) fn damaged(mut plan: Plan, flip: Flip) -> Plan {
     plan.limits = Plan::small_limits(8);
     for (at, victim) in [(400, Target::Leader), (3200, Target::Replica(NodeId(1)))] {
         plan = plan
-            .at(at, Action::Crash(victim, CrashKind::Damage(Flip::Log)))
+            .at(at, Action::Crash(victim, CrashKind::Damage(flip)))
             .at(at + 400, Action::RestartAll);
     }
     plan.heal_at(6000)
@@ -408,7 +408,13 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "row-41-damaged-log",
         about: "a bit flips in a leader's log, then in another's: they say so and rejoin without memory",
-        plan: damaged_log,
+        plan: |seed| damaged_log(seed, Flip::Log),
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-41-damaged-checkpoint",
+        about: "a bit flips in a leader's newest checkpoint, then in another's: they start from the one before",
+        plan: |seed| damaged_log(seed, Flip::Checkpoint),
         shows: nothing,
     },
     Scenario {

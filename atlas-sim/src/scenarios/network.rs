@@ -3,7 +3,7 @@
 use super::{Scenario, changed_views, counted, nothing};
 use crate::faults::FaultKind;
 use crate::network::Quality;
-use crate::plan::{Action, CrashKind, Plan, Target};
+use crate::plan::{Action, CrashKind, Flip, Plan, Target};
 use atlas_common::NodeId;
 use atlas_common::rng::SeededRng;
 use std::time::Duration;
@@ -168,7 +168,17 @@ pub(super) const ALL: &[Scenario] = &[
         about: "a bit flips in the log of two replicas, one after the other, while a third equivocates",
         plan: |seed| {
             let must = [FaultKind::Damage, FaultKind::Equivocation];
-            super::crash::damaged(calm(7, seed, &must).adversary(0, "equivocate"))
+            super::crash::damaged(calm(7, seed, &must).adversary(0, "equivocate"), Flip::Log)
+        },
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-41-damaged-checkpoints-among-liars",
+        about: "the newest checkpoint of two replicas, one after the other, while a third equivocates",
+        plan: |seed| {
+            let must = [FaultKind::Damage, FaultKind::Equivocation];
+            let plan = calm(7, seed, &must).adversary(0, "equivocate");
+            super::crash::damaged(plan, Flip::Checkpoint)
         },
         shows: nothing,
     },

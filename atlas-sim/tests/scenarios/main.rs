@@ -100,6 +100,7 @@ rows! {
     flapping_links = "flapping-links",
     row_41_damaged_parts_among_liars = "row-41-damaged-parts-among-liars",
     row_41_damaged_logs_among_liars = "row-41-damaged-logs-among-liars",
+    row_41_damaged_checkpoints_among_liars = "row-41-damaged-checkpoints-among-liars",
     row_45_wiped_disk = "row-45-wiped-disk",
     left_behind = "left-behind",
     left_behind_among_liars = "left-behind-among-liars",

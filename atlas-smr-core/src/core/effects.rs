@@ -38,7 +38,8 @@ pub enum CoreEffect<P: OrderingProtocol> {
     },
     /// Execute these, in order, behind all earlier ones.
     Execute(Vec<Decision>),
-    /// Send the client what is cached of these operations' replies.
+    /// The client asks this replica itself: send it what is kept of these operations' replies, and the
+    /// others when they are executed.
     Retransmit {
         /// The client that asked.
         client: ClientId,

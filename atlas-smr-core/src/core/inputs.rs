@@ -100,7 +100,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             CoreInput::Peer { from, message } => self.on_peer(from, message, at),
             CoreInput::Requests(bundles) => {
                 for bundle in bundles {
-                    self.on_request(bundle, at);
+                    self.on_request(bundle, true, at);
                 }
             }
             CoreInput::Timeout(timer) => self.on_timeout(timer, at),
@@ -150,23 +150,31 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
         }
     }
 
-    fn on_request(&mut self, bundle: RequestBundle, at: Moment) {
+    /// A bundle from its client, which wants an answer from here whomever else it named, or from a peer
+    /// that passes it on.
+    fn on_request(&mut self, bundle: RequestBundle, from_client: bool, at: Moment) {
         let (client, session) = (bundle.client(), bundle.session());
-        let (first, last) = (bundle.first(), bundle.last());
-        match self.pool.insert(bundle, at.now) {
-            Insertion::Executed => {
-                self.out.push(CoreEffect::Retransmit {
-                    client,
-                    session,
-                    first,
-                    last,
-                });
-            }
+        let answer = CoreEffect::Retransmit {
+            client,
+            session,
+            first: bundle.first(),
+            last: bundle.last(),
+        };
+        let unnamed = from_client && !bundle.is_answered_by(self.me());
+        let inserted = self.pool.insert(bundle, at.now);
+        match inserted {
+            Insertion::Executed => self.out.push(answer),
             Insertion::Expired(session) => {
                 self.out.push(CoreEffect::Expired { client, session });
             }
-            Insertion::Full => self.counters.pool_full += 1,
-            Insertion::Queued | Insertion::Duplicate | Insertion::Held => {}
+            Insertion::Full | Insertion::Queued | Insertion::Duplicate | Insertion::Held => {
+                if unnamed {
+                    self.out.push(answer);
+                }
+            }
+        }
+        if inserted == Insertion::Full {
+            self.counters.pool_full += 1;
         }
     }
 
@@ -177,7 +185,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             }
             CheckedMessage::ForwardedRequests(bundles) => {
                 for bundle in bundles {
-                    self.on_request(bundle, at);
+                    self.on_request(bundle, false, at);
                 }
             }
             CheckedMessage::FetchBody(digest) => self.serve_body(from, &digest),

@@ -3,7 +3,9 @@
 mod random;
 
 use super::*;
+use crate::bundle::UnsignedBundle;
 use crate::session::SessionUpdate;
+use atlas_common::ReplicaSet;
 use atlas_common::crypto::{KeyPair, Signer};
 use bytes::Bytes;
 
@@ -30,17 +32,15 @@ impl Client {
     /// Operations `first..first + sizes.len()` of these sizes.
     pub(super) fn bundle_of(&self, first: u64, sizes: &[usize]) -> RequestBundle {
         let operations: Vec<Bytes> = sizes.iter().map(|n| Bytes::from(vec![7; *n])).collect();
-        let (first, seen) = (OpNumber(first), OpNumber::ZERO);
-        let genesis = Digest::of(b"cluster");
-        RequestBundle::new(
-            self.id,
-            self.session,
-            first,
-            seen,
-            &operations,
-            &genesis,
-            &self.key,
-        )
+        let says = UnsignedBundle {
+            client: self.id,
+            session: self.session,
+            first: OpNumber(first),
+            acknowledged: OpNumber::ZERO,
+            repliers: ReplicaSet::default(),
+            operations: &operations,
+        };
+        RequestBundle::new(&says, &Digest::of(b"cluster"), &self.key)
     }
 
     pub(super) fn bundle(&self, first: u64, count: usize) -> RequestBundle {

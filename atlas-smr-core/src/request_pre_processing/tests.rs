@@ -1,9 +1,10 @@
 //! What the checker lets through, and how often it verifies.
 
 use super::*;
+use crate::bundle::UnsignedBundle;
 use atlas_common::crypto::{Ed25519, KeyPair, PublicKey, Signed, Signer, Verifier};
 use atlas_common::quorum::FaultModel;
-use atlas_common::{AgreedTime, Digest, Epoch, OpNumber, SessionId};
+use atlas_common::{AgreedTime, Digest, Epoch, OpNumber, ReplicaSet, SessionId};
 use atlas_core::{Batch, Limits, Member, Membership, Reject, Role};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -44,15 +45,15 @@ pub(super) fn client(number: u8) -> ClientId {
 }
 
 pub(super) fn bundle(number: u8, first: u64) -> RequestBundle {
-    RequestBundle::new(
-        client(number),
-        SessionId(number.into()),
-        OpNumber(first),
-        OpNumber::ZERO,
-        &[Bytes::from_static(b"operation")],
-        &Digest::of(b"genesis"),
-        &key(number),
-    )
+    let says = UnsignedBundle {
+        client: client(number),
+        session: SessionId(number.into()),
+        first: OpNumber(first),
+        acknowledged: OpNumber::ZERO,
+        repliers: ReplicaSet::default(),
+        operations: &[Bytes::from_static(b"operation")],
+    };
+    RequestBundle::new(&says, &Digest::of(b"genesis"), &key(number))
 }
 
 /// The bundle with one bit of its signature flipped.

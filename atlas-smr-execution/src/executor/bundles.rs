@@ -167,15 +167,21 @@ impl<A: Application> Executor<A> {
         let (client, session) = (bundle.client(), bundle.session());
         match admission {
             Admission::Opened { session, closed } => {
-                out.sessions.extend(closed.map(SessionUpdate::Closed));
+                if let Some(closed) = closed {
+                    self.asked.forget(closed);
+                    out.sessions.push(SessionUpdate::Closed(closed));
+                }
                 self.moved(session, out);
                 out.replies.push((client, Reply::Opened(session)));
             }
             Admission::Run { .. } => {
                 self.moved(session, out);
-                let replies = self.kept_replies(session, bundle.first(), bundle.last());
-                out.replies
-                    .extend(replies.into_iter().map(|reply| (client, reply)));
+                let asked = self.asked.take(session, bundle.first(), bundle.last());
+                if asked || bundle.is_answered_by(self.config.replica) {
+                    let replies = self.kept_replies(session, bundle.first(), bundle.last());
+                    out.replies
+                        .extend(replies.into_iter().map(|reply| (client, reply)));
+                }
             }
             Admission::Gap => self.counters.gaps += 1,
             Admission::Expired => {

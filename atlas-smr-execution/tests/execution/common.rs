@@ -1,9 +1,11 @@
 //! An application with every kind of behaviour, and clients to drive it.
 
 use atlas_common::crypto::{PublicKey, Signature, Signer};
-use atlas_common::{AgreedTime, ClientId, Digest, Epoch, OpNumber, SeqNo, SessionId};
+use atlas_common::{
+    AgreedTime, ClientId, Digest, Epoch, NodeId, OpNumber, ReplicaSet, SeqNo, SessionId,
+};
 use atlas_core::{Batch, Limits};
-use atlas_smr_core::bundle::RequestBundle;
+use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_execution::map::OrdMap;
 use atlas_smr_execution::{
@@ -120,6 +122,7 @@ pub(crate) fn limits() -> Limits {
 
 pub(crate) fn config(limits: Limits) -> ExecutorConfig {
     ExecutorConfig {
+        replica: NodeId(0),
         genesis: genesis(),
         epoch: Epoch(2),
         limits,
@@ -151,18 +154,29 @@ pub(crate) fn open(instance: u64) -> Bytes {
 }
 
 pub(crate) fn raw_bundle(instance: u64, session: u64, first: u64, operations: &[Bytes]) -> Bytes {
+    bundle_for(ReplicaSet::default(), instance, session, first, operations)
+}
+
+/// A bundle that only these replicas are to answer at once.
+pub(crate) fn bundle_for(
+    repliers: ReplicaSet,
+    instance: u64,
+    session: u64,
+    first: u64,
+    operations: &[Bytes],
+) -> Bytes {
     let client = client(instance);
-    RequestBundle::new(
+    let says = UnsignedBundle {
         client,
-        SessionId(session),
-        OpNumber(first),
-        OpNumber(0),
+        session: SessionId(session),
+        first: OpNumber(first),
+        acknowledged: OpNumber(0),
+        repliers,
         operations,
-        &genesis(),
-        &NoSigner(client.key),
-    )
-    .raw()
-    .clone()
+    };
+    RequestBundle::new(&says, &genesis(), &NoSigner(client.key))
+        .raw()
+        .clone()
 }
 
 pub(crate) fn bundle(instance: u64, session: u64, first: u64, requests: &[Request]) -> Bytes {

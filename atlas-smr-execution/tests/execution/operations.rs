@@ -63,7 +63,7 @@ fn bytes_that_are_no_request_and_replies_that_are_too_large_are_results() {
 #[test]
 fn results_that_do_not_fit_a_frame_come_in_several_replies() {
     let fill = |bytes| ok(&Answer::Filled(vec![7; bytes].into()));
-    let (executor, replies) = run(&[200, 200, 200, 10].map(Request::Fill));
+    let (mut executor, replies) = run(&[200, 200, 200, 10].map(Request::Fill));
     let expected = [
         results(1, 1, vec![fill(200), fill(200)]),
         results(1, 3, vec![fill(200), fill(10)]),

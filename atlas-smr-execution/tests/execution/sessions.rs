@@ -1,7 +1,7 @@
 //! Exactly once.
 
 use crate::common::*;
-use atlas_common::{OpNumber, SessionId};
+use atlas_common::{NodeId, OpNumber, ReplicaSet, SessionId};
 use atlas_smr_core::bundle::RequestBundle;
 use atlas_smr_core::client_message::Reply;
 use atlas_smr_core::session::SessionUpdate;
@@ -10,7 +10,13 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 fn opened(clients: u64) -> Executor<Totals> {
-    let mut executor = executor();
+    opened_at(NodeId(0), clients)
+}
+
+fn opened_at(replica: NodeId, clients: u64) -> Executor<Totals> {
+    let mut config = config(limits());
+    config.replica = replica;
+    let mut executor = Executor::new(Totals, config);
     let bundles: Vec<_> = (1..=clients).map(open).collect();
     let replies = apply(&mut executor, &bundles);
     let expected: Vec<_> = (1..=clients).map(|n| Reply::Opened(SessionId(n))).collect();
@@ -87,7 +93,7 @@ fn a_closed_session_is_answered_as_such_and_never_executed() {
     assert_eq!(applied.sessions[0], SessionUpdate::Closed(SessionId(1)));
     assert_eq!(applied.last_given, SessionId(4));
     assert_eq!(executor.state().updates, 0);
-    let asked =
+    let mut asked =
         |session| executor.retransmit(client(1), SessionId(session), OpNumber(1), OpNumber(1));
     assert_eq!(asked(1), [expired]);
     assert_eq!(asked(5), [], "not open yet, as far as this replica knows");
@@ -100,7 +106,7 @@ fn a_session_serves_its_own_client_only() {
     assert_eq!(apply(&mut executor, &[stolen]), []);
     apply(&mut executor, &[bundle(1, 1, 1, &[Request::Add(1, 1)])]);
     assert_eq!(executor.state().updates, 1);
-    let asked =
+    let mut asked =
         |instance| executor.retransmit(client(instance), SessionId(1), OpNumber(1), OpNumber(1));
     assert_eq!(asked(2), []);
     assert_eq!(asked(1), [results(1, 1, vec![number(1)])]);
@@ -139,4 +145,50 @@ fn a_decision_that_was_executed_before_does_nothing() {
 #[should_panic(expected = "without gaps")]
 fn a_decision_is_never_left_out() {
     executor().apply(&decision(2, 0, &[]));
+}
+
+#[test]
+fn a_bundle_is_answered_by_the_replicas_that_it_names() {
+    let add = [encoded(&Request::Add(1, 5))];
+    let bundle = bundle_for(ReplicaSet::only(NodeId(3)), 1, 1, 1, &add);
+    for replica in [NodeId(0), NodeId(3)] {
+        let mut executor = opened_at(replica, 1);
+        let replies = apply(&mut executor, std::slice::from_ref(&bundle));
+        assert_eq!(executor.state().updates, 1);
+        let expected = [results(1, 1, vec![number(5)])];
+        assert_eq!(
+            replies,
+            if replica == NodeId(3) {
+                &expected[..]
+            } else {
+                &[]
+            }
+        );
+    }
+}
+
+#[test]
+fn a_replica_that_is_not_named_answers_the_client_that_asks_it_before_or_after_the_execution() {
+    let mut executor = opened(2);
+    let add = [encoded(&Request::Add(1, 5))];
+    let bundle = |first| bundle_for(ReplicaSet::only(NodeId(3)), 1, 1, first, &add);
+    assert_eq!(apply(&mut executor, &[bundle(1)]), []);
+    let five = results(1, 1, vec![number(5)]);
+    let mut ask =
+        |number| executor.retransmit(client(1), SessionId(1), OpNumber(number), OpNumber(number));
+    assert_eq!(ask(1), [five]);
+    assert_eq!(ask(3), []);
+    // It is owed the answers up to what it asked for, and no further.
+    assert_eq!(
+        apply(&mut executor, &[bundle(2)]),
+        [results(1, 2, vec![number(10)])]
+    );
+    assert_eq!(
+        apply(&mut executor, &[bundle(3)]),
+        [results(1, 3, vec![number(15)])]
+    );
+    assert_eq!(apply(&mut executor, &[bundle(4)]), []);
+    // Another client's asking opens nothing.
+    executor.retransmit(client(2), SessionId(1), OpNumber(5), OpNumber(5));
+    assert_eq!(apply(&mut executor, &[bundle(5)]), []);
 }

@@ -1,4 +1,6 @@
-//! A replica that lost its log: it may have voted for things that it does not remember.
+//! A replica that lost its log, or a part of it: it may have voted for things that it does not remember.
+//!
+//! # All of it
 //!
 //! It asks the others where they stand, and takes the answers of a quorum that does not count itself,
 //! all given after it started (each carries the number that it drew then). From these follow two
@@ -17,6 +19,15 @@
 //!
 //! Any quorum of answers will do, so it takes the one with the lowest figures: liars who inflate
 //! theirs cannot keep it mute while a quorum of the others is correct.
+//!
+//! # What a checkpoint had replaced
+//!
+//! At a checkpoint the records of the slots up to it go, and `Record::Cut` says so before they do. When that
+//! checkpoint cannot be read any more, the replica starts from an earlier one, or from nothing, and lacks
+//! its votes and prepared certificates between the two: it might vote there again, or leave them out of a
+//! view change. So it says nothing until a certified checkpoint of its own has reached the cut: then all
+//! of that is history, as it was before. Nothing else is forgotten, view and votes above the cut least of
+//! all, so it goes on in the view that it was in and has no question to ask.
 
 use crate::message::{Message, Status};
 use crate::pbft::{Cx, Pbft};
@@ -34,6 +45,11 @@ pub(crate) struct Amnesia {
 }
 
 impl Pbft {
+    /// Whether this replica knows of everything that it has said and that is not history.
+    pub(crate) fn remembers(&self) -> bool {
+        self.amnesia.is_none() && self.low() >= self.cut
+    }
+
     /// The loss is on record before anything else is: a crash must not look like a restart.
     pub(crate) fn start_asking(&mut self, cx: &mut Cx<'_>) {
         if let Some(amnesia) = &mut self.amnesia {
@@ -52,9 +68,9 @@ impl Pbft {
             .map(|amnesia| amnesia.nonce)
     }
 
-    /// Tells a replica without memory where this one stands. One without memory itself cannot.
+    /// Tells a replica without memory where this one stands. One that has forgotten something itself cannot.
     pub(crate) fn answer(&self, to: NodeId, status: Status, cx: &mut Cx<'_>) {
-        if status.asks.is_some() && self.amnesia.is_none() {
+        if status.asks.is_some() && self.remembers() {
             let answers = status.asks;
             cx.send_to(
                 to,

@@ -48,6 +48,8 @@
 //!    It changes no view until its own certified checkpoint is at least the highest `decided` of the
 //!    answers plus the window, and votes in no view up to the highest of the answers. The argument
 //!    stands at the head of `amnesia.rs`: up to there it may have voted, above it cannot have.
+//! 9. **A replica that starts below the checkpoint that its log was cut at**, because that one is damaged,
+//!    neither votes nor changes views until its own certified checkpoint is there again.
 //!
 //! # What is durable before what
 //!
@@ -60,10 +62,11 @@
 //! | a view change | `ViewChange`, with all its certificates |
 //! | a vote in a new view | `Entered` |
 //! | anything of a replica without memory | `Amnesiac` |
+//! | the loss of records at a checkpoint | `Cut`, with the checkpoint's number |
 //! | a decision that this replica's own vote was needed for | `Prepared` |
 //!
 //! A decision by a quorum of *others* waits for nothing: their records are durable. A checkpoint drops
-//! the records of the slots below it, after `Entered`, `ViewChange` and the like have been written
+//! the records of the slots below it, after `Entered`, `ViewChange`, `Cut` and the like have been written
 //! anew; compaction must not overtake the records that were persisted before it.
 //!
 //! # Why it is safe
@@ -144,6 +147,7 @@
 //! | 19 timers out of step | `views::row_19_…` |
 //! | 24 split first slot | `views::row_24_…` |
 //! | 26 restart | `recovery::row_26_…` (two) |
+//! | 41 a damaged checkpoint | `recovery::row_41_…` |
 //! | 45 lost disk | `recovery::a_replica_without_memory_…`, `recovery::stale_and_inflated_answers…` |
 
 mod amnesia;

@@ -61,6 +61,8 @@ pub struct Pbft {
     pub(crate) amnesia: Option<Amnesia>,
     /// The first view that this replica votes in, after it had lost its memory.
     pub(crate) votes_from: View,
+    /// Records of slots up to here may be gone: a certified checkpoint had taken their place.
+    pub(crate) cut: SeqNo,
     pub(crate) hard_state_lsn: Lsn,
     /// When the own view change was sent last.
     pub(crate) change_sent: Time,
@@ -244,7 +246,7 @@ impl Pbft {
     }
 
     pub(crate) fn may_change_view(&self) -> bool {
-        self.amnesia.is_none() && self.membership.is_voter(self.me)
+        self.remembers() && self.membership.is_voter(self.me)
     }
 
     pub(crate) fn low(&self) -> SeqNo {

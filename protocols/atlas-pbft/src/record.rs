@@ -41,6 +41,9 @@ pub enum Record {
     Amnesiac,
     /// This replica votes (again) in this view and later ones.
     VotesFrom(View),
+    /// A certified checkpoint has taken the place of the records of the slots up to here, which may be
+    /// gone.
+    Cut(SeqNo),
 }
 
 /// A view as it was entered.

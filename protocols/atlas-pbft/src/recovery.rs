@@ -57,6 +57,7 @@ impl Pbft {
             peers: BTreeMap::new(),
             amnesia: None,
             votes_from: View::ZERO,
+            cut: SeqNo::ZERO,
             highest: SeqNo::ZERO,
             heard: SeqNo::ZERO,
             bodies: BTreeMap::new(),
@@ -86,7 +87,8 @@ impl Pbft {
             Record::ViewChange(_)
             | Record::Entered(_)
             | Record::Amnesiac
-            | Record::VotesFrom(_) => None,
+            | Record::VotesFrom(_)
+            | Record::Cut(_) => None,
         };
         // Slots below the checkpoint are history.
         if seq.is_some_and(|seq| seq <= self.low()) {
@@ -120,6 +122,7 @@ impl Pbft {
                 self.amnesia = None;
                 self.votes_from = view;
             }
+            Record::Cut(seq) => self.cut = self.cut.max(seq),
         }
     }
 
@@ -201,6 +204,7 @@ impl Pbft {
         }
         self.stable = Some(certificate);
         self.collect(cx);
+        self.watch_leader(cx);
         self.ask_for_batch(cx);
     }
 
@@ -221,6 +225,7 @@ impl Pbft {
 
     fn collect(&mut self, cx: &mut Cx<'_>) {
         let low = self.low();
+        self.cut = self.cut.max(low);
         self.slots = self.slots.split_off(&low.next());
         self.unwant_needless(cx);
         self.tidy_bodies();
@@ -249,6 +254,7 @@ impl Pbft {
         } else if self.votes_from > View::ZERO {
             cx.persist(Record::VotesFrom(self.votes_from));
         }
+        cx.persist(Record::Cut(self.cut));
         self.hard_state_lsn = lsn;
     }
 }

@@ -6,7 +6,7 @@ use crate::queue::Insertion;
 use crate::rabia::{Cx, Flip, OwnBatch, Rabia};
 use crate::record::Record;
 use crate::slot::{Heard, Outcome, Slot, Stage};
-use atlas_common::{Digest, NodeId, SeqNo, Time};
+use atlas_common::{Digest, NodeId, ReplicaSet, SeqNo, Time};
 use atlas_core::{Batch, Reject};
 
 /// Stamps in a millisecond.
@@ -264,7 +264,7 @@ impl Rabia {
         if self.has_bug(crate::bugs::SeededBug::SkipExchange) {
             return Exchange::Done(most.map(|(digest, _)| digest));
         }
-        if proposers.count() < quorum {
+        if proposers.len() < quorum {
             return Exchange::Wait;
         }
         let Some((digest, count)) = most else {
@@ -273,8 +273,8 @@ impl Rabia {
         if count >= quorum {
             return Exchange::Done(Some(digest));
         }
-        let all = crate::slot::Voters::all(self.voters());
-        let to_come = all.without(proposers).without(self.absent).count();
+        let all = ReplicaSet::all(self.voters());
+        let to_come = all.without(proposers).without(self.absent).len();
         match slot.patience {
             Some(until) if until > now && count + to_come >= quorum => Exchange::WaitUntil(until),
             _ => Exchange::Done(None),
@@ -284,7 +284,7 @@ impl Rabia {
     /// Round 1: a majority of equal states is voted for.
     fn vote(&self, slot: &Slot) -> Option<Vote> {
         let tally = slot.tally(slot.phase);
-        let (states, ones) = (tally.states.count(), tally.ones.count());
+        let (states, ones) = (tally.states.len(), tally.ones.len());
         if states < self.quorum() {
             return None;
         }
@@ -300,13 +300,13 @@ impl Rabia {
     fn next_state(&mut self, seq: SeqNo, cx: &mut Cx<'_>) -> Option<(u32, Option<Digest>)> {
         let slot = self.slots.get(&seq)?;
         let (tally, phase) = (slot.tally(slot.phase), slot.phase);
-        if tally.votes.count() < self.quorum() {
+        if tally.votes.len() < self.quorum() {
             return None;
         }
         let candidate = slot.candidate;
-        let one = if tally.vote_ones.count() > 0 {
+        let one = if !tally.vote_ones.is_empty() {
             true
-        } else if tally.vote_nulls.count() > 0 {
+        } else if !tally.vote_nulls.is_empty() {
             false
         } else {
             self.flip(seq, phase, cx)
@@ -334,9 +334,9 @@ impl Rabia {
             return;
         };
         let (tally, deciding) = (slot.tally(phase), self.deciding());
-        let digest = if tally.vote_ones.count() >= deciding {
+        let digest = if tally.vote_ones.len() >= deciding {
             slot.candidate
-        } else if tally.vote_nulls.count() >= deciding {
+        } else if tally.vote_nulls.len() >= deciding {
             None
         } else {
             return;

@@ -32,8 +32,7 @@
 use crate::message::Message;
 use crate::rabia::{Cx, Rabia};
 use crate::record::Record;
-use crate::slot::Voters;
-use atlas_common::{NodeId, SeqNo};
+use atlas_common::{NodeId, ReplicaSet, SeqNo};
 use atlas_core::{ReadId, Recipients};
 
 /// Reads that wait for an answer at most; more are refused.
@@ -44,7 +43,7 @@ const READS_MAX: usize = 4096;
 pub(crate) struct Amnesia {
     /// Drawn at each start, so that answers from before it are told apart.
     nonce: u64,
-    answered: Voters,
+    answered: ReplicaSet,
     highest: SeqNo,
 }
 
@@ -52,7 +51,7 @@ pub(crate) struct Amnesia {
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     nonce: u64,
-    answered: Voters,
+    answered: ReplicaSet,
     highest: SeqNo,
     /// Those that the open question is asked for; empty: none is open.
     asked: Vec<ReadId>,
@@ -75,7 +74,7 @@ impl Rabia {
         }
         self.reads = Reads {
             nonce: cx.rng().next_u64(),
-            answered: Voters::default(),
+            answered: ReplicaSet::default(),
             highest: self.reached.max(self.decided),
             asked: std::mem::take(&mut self.reads.waiting),
             waiting: Vec::new(),
@@ -129,7 +128,7 @@ impl Rabia {
     }
 
     fn try_to_answer_reads(&mut self, cx: &mut Cx<'_>) {
-        if self.reads.answered.count() < self.membership.quorums().quorum() {
+        if self.reads.answered.len() < self.membership.quorums().quorum() {
             return;
         }
         let seq = self.reads.highest;
@@ -152,7 +151,7 @@ impl Rabia {
 
     fn try_to_remember(&mut self, cx: &mut Cx<'_>) {
         let needed = self.membership.quorums().faults() + 1;
-        let Some(amnesia) = self.amnesia.filter(|a| a.answered.count() >= needed) else {
+        let Some(amnesia) = self.amnesia.filter(|a| a.answered.len() >= needed) else {
             return;
         };
         self.amnesia = None;

@@ -5,10 +5,10 @@ use crate::message::{Item, Message, Round, Spread};
 use crate::questions::{Amnesia, Reads};
 use crate::queue::Queue;
 use crate::record::Record;
-use crate::slot::{Slot, Voters};
+use crate::slot::Slot;
 use crate::verify;
 use atlas_common::quorum::FaultModel;
-use atlas_common::{Digest, Lsn, NodeId, SeqNo, Time};
+use atlas_common::{Digest, Lsn, NodeId, ReplicaSet, SeqNo, Time};
 use atlas_core::protocol::Recorded;
 use atlas_core::{
     Batch, Context, Input, Membership, OrderingProtocol, ProtocolStatus, Recipients, RecoverError,
@@ -54,7 +54,7 @@ pub struct Rabia {
     pub(crate) stamp: u64,
     pub(crate) peers: Vec<Peer>,
     /// Voters whose proposals did not come in time lately.
-    pub(crate) absent: Voters,
+    pub(crate) absent: ReplicaSet,
     /// Slots in which something is waited for.
     pub(crate) patient: BTreeSet<(Time, SeqNo)>,
     pub(crate) patience_timer: Option<Time>,
@@ -86,10 +86,12 @@ pub(crate) struct OwnBatch {
     pub(crate) times: u32,
 }
 
-/// What a peer said of itself last.
+/// How much a peer was helped lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) answered: Option<Time>,
+    /// How many batches it was sent because it asked, and since when they are counted.
+    pub(crate) batches: (u64, Time),
 }
 
 /// A coin that was flipped: the same for all replicas.

@@ -7,8 +7,8 @@ use crate::questions::{Amnesia, Reads};
 use crate::queue::Queue;
 use crate::rabia::{Counters, Cx, Peer, Rabia};
 use crate::record::Record;
-use crate::slot::{Outcome, Stage, Voters};
-use atlas_common::{Digest, Lsn, NodeId, SeqNo, View};
+use crate::slot::{Outcome, Stage};
+use atlas_common::{Digest, Lsn, NodeId, ReplicaSet, SeqNo, View};
 use atlas_core::{Batch, Installed, Membership, Origin, RecoverError, Recovery};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Rabia {
             asked_for_batch: false,
             stamp: 0,
             peers: vec![Peer::default(); members],
-            absent: Voters::default(),
+            absent: ReplicaSet::default(),
             patient: BTreeSet::new(),
             patience_timer: None,
             resend_timer: false,

@@ -2,9 +2,9 @@
 
 use crate::message::{Item, Message, Round};
 use crate::rabia::{Cx, Rabia, Timer};
-use crate::slot::{Slot, Stage, Voters};
+use crate::slot::{Slot, Stage};
 use crate::verify::{DECISIONS_MAX, ITEMS_MAX};
-use atlas_common::{Digest, NodeId, SeqNo, Time};
+use atlas_common::{Digest, NodeId, ReplicaSet, SeqNo, Time};
 use atlas_core::Recipients;
 use std::time::Duration;
 
@@ -64,7 +64,10 @@ impl Rabia {
                     self.join(seq, cx);
                 }
                 Stage::Exchange => {
-                    for late in Voters::all(self.voters()).without(slot.proposers()).iter() {
+                    for late in ReplicaSet::all(self.voters())
+                        .without(slot.proposers())
+                        .members()
+                    {
                         self.absent.insert(late);
                     }
                     self.advance(seq, cx);
@@ -75,7 +78,9 @@ impl Rabia {
     }
 
     pub(crate) fn on_ask(&mut self, from: NodeId, digest: &Digest, cx: &mut Cx<'_>) {
-        if let Some(spread) = self.queue.get(digest).cloned() {
+        if let Some(spread) = self.queue.get(digest).cloned()
+            && self.may_send_batch(from, cx.now())
+        {
             let batches = vec![spread];
             let round = Round {
                 batches,
@@ -99,7 +104,7 @@ impl Rabia {
         }
         self.ask_again(cx);
         self.spread_again(cx);
-        let (mut items, mut silent) = (Vec::new(), Voters::default());
+        let (mut items, mut silent) = (Vec::new(), ReplicaSet::default());
         let last = self.heard.min(self.decided.plus(SLOTS_PER_RESEND));
         let mut seq = self.decided.next();
         while seq <= last {
@@ -114,17 +119,17 @@ impl Rabia {
     }
 
     /// What was said last in a slot that has not moved for a while, and who has not answered it.
-    fn words_again(&self, seq: SeqNo, now: Time, items: &mut Vec<Item>, silent: &mut Voters) {
+    fn words_again(&self, seq: SeqNo, now: Time, items: &mut Vec<Item>, silent: &mut ReplicaSet) {
         let slot = self.slots.get(&seq);
         let old = |slot: &&Slot| slot.moved.after(self.config.resend / 2) <= now;
         if let Some(slot) = slot.filter(old) {
-            *silent = silent.and(slot.missing(self.voters()));
+            *silent = silent.union(slot.missing(self.voters()));
             let said = slot.own_words(self.me, slot.phase, 1);
             items.extend(said.into_iter().map(|said| Item { seq, said }));
         }
     }
 
-    fn send_again(&mut self, items: Vec<Item>, mut silent: Voters, cx: &mut Cx<'_>) {
+    fn send_again(&mut self, items: Vec<Item>, mut silent: ReplicaSet, cx: &mut Cx<'_>) {
         if self.heard <= self.decided {
             return;
         }
@@ -135,11 +140,11 @@ impl Rabia {
             items,
             ..self.standing()
         };
-        let to_all = round.items.is_empty() || silent.count() + 1 >= self.voters();
+        let to_all = round.items.is_empty() || silent.len() + 1 >= self.voters();
         if to_all {
             return cx.broadcast(Message::Round(round));
         }
-        for to in silent.iter() {
+        for to in silent.members() {
             cx.send_to(to, Message::Round(round.clone()));
         }
     }
@@ -204,6 +209,20 @@ impl Rabia {
             peer.answered = Some(now);
         }
         may
+    }
+
+    /// Twice as many batches in a quarter of an interval as there are slots in flight: more than a peer
+    /// in need can use, and a peer in a loop gets no more.
+    fn may_send_batch(&mut self, to: NodeId, now: Time) -> bool {
+        let Some(peer) = self.peers.get_mut(to.index()) else {
+            return false;
+        };
+        let (count, since) = &mut peer.batches;
+        if now >= since.after(self.config.resend / 4) {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+        *count <= 2 * self.config.in_flight_max
     }
 
     /// What a peer has cut from its memory it cannot send again slot by slot.

@@ -1,7 +1,7 @@
 //! One slot: what has been said in it, and how far this replica has come.
 
 use crate::message::{Said, Vote};
-use atlas_common::{Digest, Lsn, NodeId, Time};
+use atlas_common::{Digest, Lsn, NodeId, ReplicaSet, Time};
 use atlas_core::Batch;
 use std::collections::VecDeque;
 
@@ -43,57 +43,11 @@ pub(crate) enum Heard {
 /// Who has said what in one phase; a bit for each voter, of which there are at most 100.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) states: Voters,
-    pub(crate) ones: Voters,
-    pub(crate) votes: Voters,
-    pub(crate) vote_nulls: Voters,
-    pub(crate) vote_ones: Voters,
-}
-
-/// A set of voters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Voters(u128);
-
-impl Voters {
-    pub(crate) const fn all(n: usize) -> Self {
-        Self((1 << n) - 1)
-    }
-
-    /// Nothing for those who have no vote, however high they count.
-    const fn bit(id: NodeId) -> u128 {
-        match 1_u128.checked_shl(id.0) {
-            Some(bit) => bit,
-            None => 0,
-        }
-    }
-
-    pub(crate) const fn insert(&mut self, id: NodeId) {
-        self.0 |= Self::bit(id);
-    }
-
-    pub(crate) const fn remove(&mut self, id: NodeId) {
-        self.0 &= !Self::bit(id);
-    }
-
-    pub(crate) const fn contains(self, id: NodeId) -> bool {
-        self.0 & Self::bit(id) != 0
-    }
-
-    pub(crate) const fn count(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
-    pub(crate) const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    pub(crate) const fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub(crate) fn iter(self) -> impl Iterator<Item = NodeId> {
-        (0..128).map(NodeId).filter(move |id| self.contains(*id))
-    }
+    pub(crate) states: ReplicaSet,
+    pub(crate) ones: ReplicaSet,
+    pub(crate) votes: ReplicaSet,
+    pub(crate) vote_nulls: ReplicaSet,
+    pub(crate) vote_ones: ReplicaSet,
 }
 
 /// What this replica has said in one phase: a byte or two, so that even a slot that a hostile network
@@ -244,8 +198,8 @@ impl Slot {
     }
 
     /// Whose proposals are here.
-    pub(crate) fn proposers(&self) -> Voters {
-        let mut voters = Voters::default();
+    pub(crate) fn proposers(&self) -> ReplicaSet {
+        let mut voters = ReplicaSet::default();
         for (id, _) in &self.proposals {
             voters.insert(*id);
         }
@@ -277,15 +231,15 @@ impl Slot {
     }
 
     /// Whose message of the own stage is not here.
-    pub(crate) fn missing(&self, voters: usize) -> Voters {
+    pub(crate) fn missing(&self, voters: usize) -> ReplicaSet {
         let tally = self.tally(self.phase);
         let here = match self.stage {
-            Stage::Heard => Voters::default(),
+            Stage::Heard => ReplicaSet::default(),
             Stage::Exchange => self.proposers(),
             Stage::State => tally.states,
             Stage::Vote => tally.votes,
         };
-        Voters::all(voters).without(here)
+        ReplicaSet::all(voters).without(here)
     }
 
     /// What this replica has said here: its proposal, and its states and votes from this phase on, of

@@ -257,3 +257,60 @@ fn too_many_calls_are_refused_as_busy() {
         [(second, Err(CallError::Busy { waiting: 1 }))]
     );
 }
+
+/// Whom the next bundle names.
+fn named(rig: &mut Rig) -> Vec<u32> {
+    rig.take_sent();
+    rig.call("a");
+    let repliers = rig.take_bundle().repliers();
+    repliers.members().map(|replica| replica.0).collect()
+}
+
+#[test]
+fn a_bundle_names_as_many_repliers_as_have_to_agree_the_leader_among_them() {
+    // The instance is 9, so the client's own replica is number 1.
+    assert_eq!(named(&mut Rig::byzantine()), [0, 1]);
+    let mut reading = config(FaultModel::Byzantine, 4);
+    reading.unordered_reads = true;
+    assert_eq!(named(&mut Rig::open(reading)), [0, 1, 2]);
+    assert_eq!(named(&mut Rig::open(config(FaultModel::Crash, 5))), [0]);
+}
+
+#[test]
+fn a_mute_replier_costs_one_time_out_and_is_passed_over() {
+    let mut rig = Rig::byzantine();
+    assert_eq!(named(&mut rig), [0, 1]);
+    rig.results(0, 1, &["b"]);
+    rig.pass(Duration::from_millis(501));
+    let sent = rig.take_sent();
+    assert!(sent.len() == 1 && sent[0].0.is_none(), "{sent:?}");
+    rig.results(2, 1, &["b"]);
+    assert_eq!(rig.take_done().len(), 1);
+    assert_eq!(named(&mut rig), [0, 2]);
+}
+
+#[test]
+fn repliers_that_contradict_each_other_are_both_passed_over() {
+    let mut rig = Rig::byzantine();
+    assert_eq!(named(&mut rig), [0, 1]);
+    rig.results(0, 1, &["b"]);
+    rig.results(1, 1, &["LIE"]);
+    rig.pass(Duration::from_millis(501));
+    rig.results(2, 1, &["b"]);
+    assert_eq!(rig.take_done().len(), 1);
+    while rig.core.leader.target() == Target::All {}
+    assert_eq!(named(&mut rig), [2, 3]);
+}
+
+#[test]
+fn when_the_connection_to_a_replier_is_lost_all_are_asked_at_once() {
+    let mut rig = Rig::byzantine();
+    assert_eq!(named(&mut rig), [0, 1]);
+    rig.core.disconnected(NodeId(1));
+    rig.poll();
+    let sent = rig.take_sent();
+    assert!(sent.len() == 1 && sent[0].0.is_none(), "{sent:?}");
+    rig.core.disconnected(NodeId(2));
+    rig.poll();
+    assert_eq!(rig.take_sent(), [], "all were asked already");
+}

@@ -236,6 +236,60 @@ fn a_replica_without_memory_that_restarts_has_no_memory_still() {
     assert!(rig.pbft(3).may_change_view() && !rig.pbft(3).may_vote());
 }
 
+/// Of two checkpoints the newer one is damaged, and the log was cut at it: what the replica voted for in
+/// between is forgotten, and what it may still say would be another vote.
+#[test]
+fn row_41_a_replica_that_starts_below_its_logs_cut_says_nothing_until_it_has_passed_it() {
+    for (seed, older) in [(1, 32), (2, 8), (3, 0), (4, 16)] {
+        let mut rig = Rig::new(4, seed);
+        rig.submit(44);
+        rig.settle();
+        rig.run(Duration::from_millis(50));
+        assert_eq!(rig.pbft(3).status().low, SeqNo(40));
+        let first = rig.nodes[3].checkpoint.clone();
+        rig.groups = vec![ids([3])];
+        rig.crash(3);
+        rig.nodes[3].checkpoint = (older > 0).then(|| {
+            let votes = ids([0, 1, 2]);
+            Arc::new(rig.certificate(SeqNo(older), &votes))
+        });
+        rig.boot(3, Origin::Restart);
+        // It is offered a forgotten slot again, with another batch and with the votes of two others; the
+        // rig compares what it says with what it said before.
+        let batch = rig.batch("another");
+        let slot = older + 1;
+        let proposal = rig.proposal(0, 0, slot, &batch);
+        rig.inject(0, 3, proposal).unwrap();
+        for from in [1, 2] {
+            let vote = rig.vote(from, Phase::Prepare, 0, slot, batch.digest());
+            rig.inject(from, 3, Message::Vote(vote)).unwrap();
+        }
+        rig.run(Duration::from_millis(1));
+        assert!(
+            !rig.nodes[3]
+                .durable_votes()
+                .contains_key(&(View(0), SeqNo(slot)))
+        );
+        rig.step(3, Input::Suspect);
+        rig.run(Duration::from_millis(10));
+        assert!(!rig.pbft(3).changing, "its certificates are incomplete");
+        // A crash must not make it forget that it has forgotten.
+        rig.crash(3);
+        rig.restart(3);
+        assert!(!rig.pbft(3).may_vote() && !rig.pbft(3).may_change_view());
+        rig.groups.clear();
+        let cut = first.map(|certificate| certificate.id.seq);
+        rig.run_until("it has passed the cut", |rig| {
+            Some(rig.pbft(3).status().low) >= cut
+        });
+        assert!(rig.pbft(3).may_vote(), "in the view that it was in");
+        // Now it is needed: and takes part with all that lies above the cut.
+        rig.crash(1);
+        rig.submit(5);
+        rig.settle();
+    }
+}
+
 /// An old status still on its way is no answer, and a liar who inflates its figures is left out.
 #[test]
 fn stale_and_inflated_answers_do_not_decide_what_was_forgotten() {

@@ -289,6 +289,27 @@ fn trap_late_messages_of_a_compacted_slot_are_answered_cheaply_or_ignored() {
 }
 
 #[test]
+fn a_peer_that_asks_for_batches_in_a_loop_gets_so_many_and_no_more() {
+    let mut rig = Rig::new(3, 4);
+    rig.filter = Box::new(|from, _, _| from != NodeId(0));
+    rig.submit(1);
+    rig.run(Duration::from_millis(1));
+    let asked = rig.rabia(0).own.expect("a batch that is on its way").digest;
+    let answers = |rig: &mut Rig| {
+        let sent = rig.sent;
+        for _ in 0..1000 {
+            rig.inject(1, 0, Message::Ask(asked)).unwrap();
+        }
+        rig.sent - sent
+    };
+    let most = 2 * limits().in_flight_max;
+    assert_eq!(answers(&mut rig), most);
+    assert_eq!(answers(&mut rig), 0);
+    rig.run(RESEND / 4);
+    assert_eq!(answers(&mut rig), most, "it may ask again later");
+}
+
+#[test]
 fn row_50_garbage_collection_races_late_messages() {
     for seed in 0..20 {
         let mut rig = Rig::new(3, seed);
