@@ -17,8 +17,8 @@ use atlas_common::parts::StateDescriptor;
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
-    Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, SimStorage, Storage,
-    StoreOptions,
+    Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, Remedy, SimStorage,
+    Storage, StoreOptions,
 };
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
@@ -80,6 +80,17 @@ pub enum StartError {
     /// The thread ended before it was ready.
     #[error("the replica's thread ended before it was ready")]
     Ended,
+}
+
+impl StartError {
+    /// What to do about it, where the disk is the reason.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Disk { cause, .. } => Some(cause.remedy()),
+            _ => None,
+        }
+    }
 }
 
 /// Makes the executor of an application that only the builder knows by type.
@@ -298,10 +309,18 @@ fn start_log(
     let (durable, failed) = (Arc::clone(events), Arc::clone(events));
     let events = LogEvents {
         durable: Box::new(move |lsn| durable.durable(lsn)),
-        failed: Box::new(move |error: LogError| failed.failed(format!("the log failed: {error}"))),
+        failed: Box::new(move |error: LogError| failed.failed(log_failure(&error))),
     };
     LogHandle::start(writer, events)
         .map_err(|error| StartError::Thread(std::io::Error::other(error.to_string())))
+}
+
+/// Why a replica stops whose log has failed.
+pub(crate) fn log_failure(error: &LogError) -> String {
+    format!(
+        "the log failed: {error}\nwhat helps: {}",
+        error.remedy().advice()
+    )
 }
 
 /// Members may be clients too: that is what calls through a replica's handle are signed with.
