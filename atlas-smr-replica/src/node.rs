@@ -104,6 +104,14 @@ pub(crate) struct CoreSeat {
     pub(crate) inbox: ReplicaInbox,
     pub(crate) executor: MakeExecutor,
     pub(crate) keys: Keys,
+    pub(crate) storages: Storages,
+}
+
+/// What takes the place of the files in the data directory.
+#[derive(Debug, Default)]
+pub(crate) struct Storages {
+    pub(crate) files: Option<Arc<dyn Storage>>,
+    pub(crate) checkpoints: Option<Arc<dyn Storage>>,
 }
 
 /// What a replica signs and checks signatures with.
@@ -150,11 +158,15 @@ impl CoreSeat {
         let node = &self.node;
         let at = |cause| disk_error(node, cause);
         let open_files = || FileStorage::open(&node.data_dir).map_err(OpenError::from);
-        let files: Arc<dyn Storage> = Arc::new(open_files().map_err(at)?);
-        // In mode `memory` checkpoints stay in memory too; they are there for peers.
-        let checkpoints: Arc<dyn Storage> = match node.durability {
-            Durability::Memory => Arc::new(SimStorage::new()),
-            Durability::Sync | Durability::Async => Arc::clone(&files),
+        let files: Arc<dyn Storage> = match &self.storages.files {
+            Some(files) => Arc::clone(files),
+            None => Arc::new(open_files().map_err(at)?),
+        };
+        let checkpoints: Arc<dyn Storage> = match (&self.storages.checkpoints, node.durability) {
+            (Some(checkpoints), _) => Arc::clone(checkpoints),
+            // In mode `memory` checkpoints stay in memory too; they are there for peers.
+            (None, Durability::Memory) => Arc::new(SimStorage::new()),
+            (None, Durability::Sync | Durability::Async) => Arc::clone(&files),
         };
         let genesis = *node.cluster.genesis();
         let log = LogOptions {
