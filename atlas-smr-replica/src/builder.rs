@@ -231,10 +231,6 @@ impl Parts {
 type Tls = (Arc<TlsReplicaNetwork>, ReplicaInbox);
 
 fn start_tls(node: &NodeConfig, listener: Option<TcpListener>) -> Result<Tls, StartError> {
-    let limits = node.cluster.limits();
-    let frame_bytes_max = limits.frame_bytes_max;
-    let defaults = ReplicaLimits::default();
-    let envelope = atlas_core::Limits::ENVELOPE_BYTES;
     let config = TlsReplicaConfig {
         id: node.id,
         key: node.key.clone(),
@@ -250,19 +246,29 @@ fn start_tls(node: &NodeConfig, listener: Option<TcpListener>) -> Result<Tls, St
             Some(listener) => Listener::Bound(listener),
             None => Listener::Address(node.listen.to_string()),
         },
-        limits: ReplicaLimits {
-            frame_bytes_max,
-            client_frame_bytes_max: limits.bundle_bytes_max + envelope,
-            queue_bytes_max: defaults.queue_bytes_max.max(2 * frame_bytes_max),
-            client_queue_bytes_max: defaults.client_queue_bytes_max.max(frame_bytes_max),
-            inbox_bytes_max: defaults.inbox_bytes_max.max(2 * frame_bytes_max),
-            clients_max: node.clients_max,
-            ..defaults
-        },
+        limits: network_limits(node),
         connections: ConnectionLimits::default(),
         pending_handshakes_max: PENDING_HANDSHAKES_MAX,
     };
     Ok(TlsReplicaNetwork::start(config)?)
+}
+
+/// What the network may hold, for the cluster's limits.
+pub(crate) fn network_limits(node: &NodeConfig) -> ReplicaLimits {
+    let limits = node.cluster.limits();
+    let frame_bytes_max = limits.frame_bytes_max;
+    let defaults = ReplicaLimits::default();
+    let envelope = atlas_core::Limits::ENVELOPE_BYTES;
+    ReplicaLimits {
+        frame_bytes_max,
+        client_frame_bytes_max: limits.bundle_bytes_max + envelope,
+        queue_bytes_max: defaults.queue_bytes_max.max(2 * frame_bytes_max),
+        client_queue_bytes_max: defaults.client_queue_bytes_max.max(frame_bytes_max),
+        inbox_bytes_max: defaults.inbox_bytes_max.max(2 * frame_bytes_max),
+        clients_max: node.clients_max,
+        clients_bytes_max: defaults.clients_bytes_max.max(8 * frame_bytes_max),
+        ..defaults
+    }
 }
 
 fn tls_members(node: &NodeConfig) -> Vec<Member> {

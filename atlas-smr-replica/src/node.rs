@@ -12,7 +12,7 @@ use crate::sink::Sink;
 use crate::store::{StoreKeeper, StoreThread};
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
-use atlas_common::crypto::{KeyPair, KnownKeys, Signer, Verifier};
+use atlas_common::crypto::{KnownKeys, Signer, Verifier};
 use atlas_common::parts::StateDescriptor;
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
@@ -33,7 +33,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 /// Bytes of decided batches kept in memory for replicas that are behind.
-const DECISIONS_BYTES_MAX: usize = 256 << 20;
+pub(crate) const DECISIONS_BYTES_MAX: usize = 256 << 20;
 /// Commands that may wait for the core.
 const COMMANDS_MAX: usize = 64;
 /// Reads of in-process clients that may wait for the core.
@@ -121,9 +121,12 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(key: &KeyPair) -> Self {
-        let verifier = Arc::new(CachingVerifier::new(Arc::new(KnownKeys::default())));
-        let signer = verifier.signer(Arc::new(key.clone()));
+    pub(crate) fn new(node: &NodeConfig) -> Self {
+        let window = node.cluster.limits().window;
+        let members = node.cluster.members().len() as u64;
+        let keys = Arc::new(KnownKeys::default());
+        let verifier = Arc::new(CachingVerifier::new(keys, window, members));
+        let signer = verifier.signer(Arc::new(node.key.clone()));
         Self { verifier, signer }
     }
 }

@@ -28,7 +28,7 @@ pub use atlas_smr_execution::{
 };
 pub use atlas_smr_replica::{
     ProtocolRegistry, ProtocolSettings, Replica, ReplicaBuilder, ReplicaHandle, ReplicaStatus,
-    ReplicaStopped, SettingsError, StartError, Stopped, backup, config, inspect, proof,
+    ReplicaStopped, SettingsError, StartError, Stopped, backup, bounds, config, inspect, proof,
 };
 pub use client::{ApplicationClient, client_config, connect};
 pub use cluster::{CreateError, create_cluster};
