@@ -8,8 +8,12 @@
 
 #[path = "cluster/backups.rs"]
 mod backups;
+#[path = "cluster/bounds.rs"]
+mod bounds;
 #[path = "cluster/crashes.rs"]
 mod crashes;
+#[path = "cluster/damage.rs"]
+mod damage;
 #[path = "cluster/errors.rs"]
 mod errors;
 #[path = "cluster/kills.rs"]
