@@ -2,6 +2,7 @@
 
 mod backup;
 mod bench;
+mod bounds;
 mod checkpoint;
 mod cluster;
 mod demo;
@@ -51,6 +52,8 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// Print what a stopped replica left on its disk, and whether it is whole
     Inspect(inspect::Arguments),
+    /// Print how much memory and disk a replica takes at most, by its configuration
+    Bounds(bounds::Arguments),
     /// Write the proof of a decision or checkpoint into a file, from a stopped replica's disk
     ExportProof(proofs::ExportArguments),
     /// Check a proof against a cluster file, without asking anybody
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => backup::take(arguments),
         Command::Restore(arguments) => backup::restore(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Bounds(arguments) => bounds::run(arguments),
         Command::ExportProof(arguments) => proofs::export(arguments),
         Command::Verify(arguments) => proofs::verify(arguments),
         Command::Bench(arguments) => bench::run(arguments),

@@ -1,10 +1,10 @@
 //! `atlas start`: one replica, until it is told to stop.
 
 use crate::bench::{DivisibleTable, Echo, MonolithicTable, StateKind};
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use atlas_kv::Kv;
 use atlas_smr::config::NodeConfig;
-use atlas_smr::{ProtocolRegistry, Replica, ReplicaHandle, Stopped};
+use atlas_smr::{NodeId, ProtocolRegistry, Replica, ReplicaHandle, StartError, Stopped};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         (None, None) => Replica::builder(Kv::default()).config(node).start(),
     };
-    let replica = started.with_context(|| format!("replica {id} cannot start"))?;
+    let replica = started.map_err(|error| cannot_start(id, error))?;
     for note in replica.notes() {
         eprintln!("note: {note}");
     }
@@ -61,6 +61,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(until_stopped(replica))
+}
+
+fn cannot_start(id: NodeId, error: StartError) -> anyhow::Error {
+    let remedy = error.remedy();
+    let error = anyhow::Error::new(error).context(format!("replica {id} cannot start"));
+    match remedy {
+        Some(remedy) => anyhow!("{error:#}\nwhat helps: {}", remedy.advice()),
+        None => error,
+    }
 }
 
 /// Runs until SIGINT or SIGTERM, or until the replica stops by itself.

@@ -10,8 +10,12 @@
 mod backups;
 #[path = "cluster/benches.rs"]
 mod benches;
+#[path = "cluster/bounds.rs"]
+mod bounds;
 #[path = "cluster/crashes.rs"]
 mod crashes;
+#[path = "cluster/damage.rs"]
+mod damage;
 #[path = "cluster/errors.rs"]
 mod errors;
 #[path = "cluster/kills.rs"]

@@ -40,6 +40,8 @@ struct InFlight {
 pub(crate) struct Answered {
     /// The calls that got their result.
     pub(crate) calls: Vec<(CallId, OperationResult)>,
+    /// The calls whose operation was executed without that anybody still has the result.
+    pub(crate) forgotten: Vec<GivenUp>,
     /// When a bundle was sent that is now answered and was sent once only.
     pub(crate) sent_once_at: Option<Time>,
 }
@@ -172,7 +174,7 @@ impl Bundles {
                 one.accept(accepted, &mut answered);
             }
         }
-        self.live -= answered.calls.len();
+        self.live -= answered.calls.len() + answered.forgotten.len();
         self.retire();
         answered
     }
@@ -282,22 +284,33 @@ impl InFlight {
             Accepted::None => return,
             Accepted::All(results) => {
                 self.unresolved = 0;
-                let waiters = self.waiters.iter_mut().map(Option::take);
-                let calls = waiters.zip(results);
-                let calls = calls.filter_map(|(waiter, result)| Some((waiter?.id, result)));
-                answered.calls.extend(calls);
+                for (position, result) in results.into_iter().enumerate() {
+                    self.answer(position, result, answered);
+                }
             }
             Accepted::Some(results) => {
                 self.unresolved -= results.len();
                 for (position, result) in results {
-                    if let Some(waiter) = self.waiters[position].take() {
-                        answered.calls.push((waiter.id, result));
-                    }
+                    self.answer(position, result, answered);
                 }
             }
         }
         if before > 0 && self.unresolved == 0 && self.attempts == 1 {
             answered.sent_once_at = Some(self.sent_at);
+        }
+    }
+
+    fn answer(&mut self, position: usize, result: OperationResult, answered: &mut Answered) {
+        let Some(waiter) = self.waiters.get_mut(position).and_then(Option::take) else {
+            return;
+        };
+        match (result, self.bundle.operations().get(position)) {
+            (OperationResult::Forgotten, Some(operation)) => answered.forgotten.push(GivenUp {
+                waiter,
+                number: self.bundle.first().plus(position as u64),
+                operation: operation.clone(),
+            }),
+            (result, _) => answered.calls.push((waiter.id, result)),
         }
     }
 

@@ -19,7 +19,9 @@ use crate::waiting::{Call, Waiting};
 use atlas_common::crypto::Signer;
 use atlas_common::{ClientId, NodeId, SessionId, Time};
 use atlas_smr_core::bundle::RequestBundle;
-use atlas_smr_core::client_message::{ClientMessage, Consistency, LeaderHint, Reply, ReplyMessage};
+use atlas_smr_core::client_message::{
+    ClientMessage, Consistency, LeaderHint, OperationResult, Reply, ReplyMessage,
+};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -220,8 +222,10 @@ impl ClientCore {
                     let answered = self.bundles.results(from, first, results);
                     self.measure(now, answered.sent_once_at);
                     for (call, result) in answered.calls {
-                        self.complete(call, outcome(result));
+                        self.answered(call, result);
                     }
+                    let doubt = Doubt::Forgotten;
+                    self.call_again_or_give_up(session, answered.forgotten, doubt);
                 }
             }
             Reply::Read { id, result, .. } => self.read_answered(from, id, Some(result)),
@@ -332,6 +336,12 @@ impl ClientCore {
         self.out.push_back(Output::Completed { call, result });
     }
 
+    fn answered(&mut self, call: CallId, result: OperationResult) {
+        if let Some(result) = outcome(result) {
+            self.complete(call, result);
+        }
+    }
+
     fn send(&mut self, target: Target, message: ClientMessage) {
         self.out.push_back(match target {
             Target::One(to) => Output::Send { to, message },
@@ -382,18 +392,15 @@ impl ClientCore {
 
     /// What was in flight is not sent again under another session: it may have been executed.
     fn session_expired(&mut self, session: SessionId) {
-        let mut reads = Vec::new();
-        for given_up in self.bundles.reset() {
-            if given_up.waiter.read {
-                reads.push(given_up);
-            } else {
-                self.give_up(
-                    session,
-                    &given_up,
-                    Doubt::SessionExpired,
-                    CallError::TimedOut,
-                );
-            }
+        let given_up = self.bundles.reset();
+        self.call_again_or_give_up(session, given_up, Doubt::SessionExpired);
+    }
+
+    /// Operations that may have been executed, or were, and have no result: reads are called again.
+    fn call_again_or_give_up(&mut self, session: SessionId, calls: Vec<GivenUp>, doubt: Doubt) {
+        let (reads, others): (Vec<_>, Vec<_>) = calls.into_iter().partition(|one| one.waiter.read);
+        for given_up in others {
+            self.give_up(session, &given_up, doubt, CallError::TimedOut);
         }
         for read in reads.into_iter().rev() {
             let (id, deadline) = (read.waiter.id, read.waiter.deadline);

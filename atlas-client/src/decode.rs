@@ -53,6 +53,7 @@ enum BorrowedResult<'a> {
     InvalidRequest,
     ApplicationFailed,
     ReplyTooLarge,
+    Forgotten,
 }
 
 struct BorrowedResults<'a>(Vec<BorrowedResult<'a>>);
@@ -92,6 +93,7 @@ pub(crate) fn reply(frame: &Bytes, limit_bytes: usize) -> Result<ReplyMessage, D
         BorrowedResult::InvalidRequest => OperationResult::InvalidRequest,
         BorrowedResult::ApplicationFailed => OperationResult::ApplicationFailed,
         BorrowedResult::ReplyTooLarge => OperationResult::ReplyTooLarge,
+        BorrowedResult::Forgotten => OperationResult::Forgotten,
     };
     let reply = match reply {
         BorrowedReply::Opened(session) => Reply::Opened(session),
@@ -154,6 +156,7 @@ mod tests {
             OperationResult::Ok(Bytes::new()),
             OperationResult::ApplicationFailed,
             OperationResult::ReplyTooLarge,
+            OperationResult::Forgotten,
         ];
         let result = results[0].clone();
         let report = StatusReport {

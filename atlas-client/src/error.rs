@@ -37,6 +37,9 @@ pub enum Doubt {
     Deadline,
     /// The cluster closed the session. It was executed before that, or never will be.
     SessionExpired,
+    /// It was executed, but the replicas no longer keep its reply: those of all clients together
+    /// outgrew the cluster's `replies_bytes_max`. Reads are called again instead.
+    Forgotten,
     /// The client was closed. It may have been executed, or may still be.
     Closed,
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Doubt {
         f.write_str(match self {
             Self::Deadline => "no reply within the time allowed",
             Self::SessionExpired => "the cluster closed the session before the reply came",
+            Self::Forgotten => "it was executed, but its reply is no longer kept",
             Self::Closed => "the client was closed before the reply came",
         })
     }
@@ -131,14 +135,16 @@ impl CallError {
     }
 }
 
-/// The reply, or the error that the replicas agree on.
-pub(crate) fn outcome(result: OperationResult) -> Result<bytes::Bytes, CallError> {
-    Err(CallError::Application(match result {
-        OperationResult::Ok(reply) => return Ok(reply),
+/// The reply, or the error that the replicas agree on; `None` when there is no telling any more.
+pub(crate) fn outcome(result: OperationResult) -> Option<Result<bytes::Bytes, CallError>> {
+    let error = match result {
+        OperationResult::Ok(reply) => return Some(Ok(reply)),
         OperationResult::InvalidRequest => ApplicationError::InvalidRequest,
         OperationResult::ApplicationFailed => ApplicationError::Failed,
         OperationResult::ReplyTooLarge => ApplicationError::ReplyTooLarge,
-    }))
+        OperationResult::Forgotten => return None,
+    };
+    Some(Err(CallError::Application(error)))
 }
 
 /// No session could be opened in time.

@@ -56,6 +56,11 @@ impl LeaderTracker {
         self.believed
     }
 
+    /// Whether there is a leader, as far as is believed.
+    pub(crate) fn is_led(&self) -> bool {
+        self.believed.is_some_and(|hint| hint.leader.is_some())
+    }
+
     /// A replica (the caller made sure that it is one) gave a hint.
     pub(crate) fn hint(&mut self, from: NodeId, hint: LeaderHint) {
         let slot = &mut self.hints[from.index()];

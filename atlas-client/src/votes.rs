@@ -10,6 +10,7 @@ pub(crate) enum Vote {
     InvalidRequest,
     ApplicationFailed,
     ReplyTooLarge,
+    Forgotten,
 }
 
 impl Vote {
@@ -19,6 +20,7 @@ impl Vote {
             OperationResult::InvalidRequest => Self::InvalidRequest,
             OperationResult::ApplicationFailed => Self::ApplicationFailed,
             OperationResult::ReplyTooLarge => Self::ReplyTooLarge,
+            OperationResult::Forgotten => Self::Forgotten,
         }
     }
 }

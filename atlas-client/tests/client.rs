@@ -46,7 +46,10 @@ impl Service {
     fn new() -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
             replicas: vec![None; 4],
-            table: SessionTable::new(10, 2048),
+            table: SessionTable::new(&Limits {
+                sessions_max: 10,
+                ..Limits::default()
+            }),
             decided: 0,
             operations: 0,
             mute: None,

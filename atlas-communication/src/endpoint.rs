@@ -50,7 +50,7 @@ impl ReplicaEndpoint {
             id,
             links: peers.iter().map(lanes).collect(),
             peers,
-            clients: ClientTable::new(limits.clients_max, to_clients),
+            clients: ClientTable::new(limits.clients_max, limits.clients_bytes_max, to_clients),
             refusals: Arc::default(),
             tasks: Tasks::new()?,
             unroutable: AtomicU64::new(0),

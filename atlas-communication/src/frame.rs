@@ -55,6 +55,11 @@ impl FrameBuffer {
         &mut self.bytes
     }
 
+    /// The memory it takes.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether enough is here that it should be handed on before more is read.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() >= READ_BYTES_MAX

@@ -38,6 +38,9 @@ pub struct ReplicaLimits {
     pub inbox_bytes_max: usize,
     /// How many clients are connected at once.
     pub clients_max: usize,
+    /// How many bytes are held for all clients together: replies that wait to be written, and frames that
+    /// have come in part. Beyond it the client for which the most is held is disconnected.
+    pub clients_bytes_max: usize,
 }
 
 impl Default for ReplicaLimits {
@@ -52,6 +55,7 @@ impl Default for ReplicaLimits {
             inbox_reads_max: 1 << 10,
             inbox_bytes_max: 64 << 20,
             clients_max: 4 << 10,
+            clients_bytes_max: 512 << 20,
         }
     }
 }
@@ -62,6 +66,13 @@ impl ReplicaLimits {
         positive("client_queue_bytes_max", self.client_queue_bytes_max)?;
         frame_length("client_frame_bytes_max", self.client_frame_bytes_max)?;
         positive("clients_max", self.clients_max)?;
+        let one_client = self.client_queue_bytes_max.max(self.client_frame_bytes_max);
+        within(
+            "clients_bytes_max",
+            self.clients_bytes_max,
+            one_client,
+            usize::MAX >> 4,
+        )?;
         validate_queue(
             self.frame_bytes_max,
             self.queue_frames_max,

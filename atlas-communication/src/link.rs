@@ -67,6 +67,8 @@ pub(crate) struct Destination<'a, T: Arrival> {
     pub(crate) inbox: &'a Inbox<T>,
     pub(crate) meter: &'a crate::counters::TrafficMeter,
     pub(crate) frame_bytes_max: usize,
+    /// Told after each read how many bytes are held.
+    pub(crate) on_read: &'a (dyn Fn(usize) + Sync),
 }
 
 /// Reads frames and hands them on until the connection ends. Waits while the inbox is full, which
@@ -82,6 +84,7 @@ where
             Ok(open) => open,
             Err(error) => return error.into(),
         };
+        (to.on_read)(buffer.held());
         let mut frames = Vec::new();
         let taken = buffer.take_frames(&mut frames);
         if !frames.is_empty() {
@@ -168,6 +171,7 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
             return end;
         }
         queue.meter().sent(batch.frames.len() as u64, bytes as u64);
+        queue.let_go(bytes);
         batch.frames.clear();
         out.buffer.clear();
         if bytes < IDLE_WRITE_BUFFER_BYTES {
@@ -186,6 +190,7 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let bytes: usize = self.frames.iter().map(Bytes::len).sum();
         let frames = self.frames.len() as u64;
+        self.queue.let_go(bytes);
         self.queue.meter().dropped(frames, bytes as u64);
     }
 }

@@ -266,6 +266,7 @@ async fn carry<T: Arrival>(
         let frames: Vec<Bytes> = batch.drain(..).collect();
         let (count, bytes) = (frames.len() as u64, frames.iter().map(Bytes::len).sum());
         queue.meter().sent(count, bytes as u64);
+        queue.let_go(bytes);
         received.received(count, bytes as u64);
         if !inbox.deliver(from, frames, bytes).await {
             return;

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// How much a queue holds.
@@ -23,6 +25,8 @@ pub(crate) struct QueueLimits {
 pub(crate) struct SendQueue {
     limits: QueueLimits,
     meter: TrafficMeter,
+    /// What this connection and others hold together.
+    total: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -30,6 +34,10 @@ pub(crate) struct SendQueue {
 struct State {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// What the connection holds: frames that wait or are being written, and what it has read of frames
+    /// that are not whole.
+    held: usize,
+    reading: usize,
     /// Whether there is a connection that takes frames.
     linked: bool,
     closed: bool,
@@ -58,10 +66,47 @@ impl State {
 
 impl SendQueue {
     pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self::counting_in(limits, Arc::default())
+    }
+
+    /// One that counts what it holds in a total of many.
+    pub(crate) fn counting_in(limits: QueueLimits, total: Arc<AtomicUsize>) -> Self {
         Self {
             limits,
             meter: TrafficMeter::default(),
+            total,
             state: Mutex::default(),
+        }
+    }
+
+    /// Bytes that the connection holds, of frames that leave and of those that come.
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().held
+    }
+
+    /// Frames that were taken are written, or lost.
+    pub(crate) fn let_go(&self, bytes: usize) {
+        self.hold(&mut self.state.lock(), 0, bytes);
+    }
+
+    /// So many bytes are held for frames that come in.
+    pub(crate) fn set_reading(&self, bytes: usize) {
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.reading, bytes);
+        self.hold(&mut state, bytes, before);
+    }
+
+    fn hold(&self, state: &mut State, more: usize, less: usize) {
+        // What a closed connection still holds goes with its tasks, which end now.
+        if state.closed {
+            return;
+        }
+        let before = state.held;
+        state.held = (before + more).saturating_sub(less);
+        if state.held > before {
+            self.total.fetch_add(state.held - before, Ordering::Relaxed);
+        } else {
+            self.total.fetch_sub(before - state.held, Ordering::Relaxed);
         }
     }
 
@@ -82,6 +127,7 @@ impl SendQueue {
         if sendable && !state.closed && (!state.linked || state.fits(&frame, &self.limits)) {
             dropped = state.make_room(&frame, &self.limits);
             state.bytes += frame.len();
+            self.hold(&mut state, frame.len(), dropped.1 as usize);
             state.frames.push_back(frame);
         }
         let sleeper = state.sleeper.take();
@@ -95,7 +141,7 @@ impl SendQueue {
     }
 
     /// Waits for frames and moves those that wait into `batch`, in order, up to `bytes_max` bytes but
-    /// at least one. False when the queue was closed.
+    /// at least one; they count until [`SendQueue::let_go`]. False when the queue was closed.
     pub(crate) async fn take(&self, batch: &mut VecDeque<Bytes>, bytes_max: usize) -> bool {
         poll_fn(|cx| self.poll_take(cx, batch, bytes_max)).await
     }
@@ -157,6 +203,8 @@ impl SendQueue {
     /// Drops what waits and takes nothing more.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
+        let held = state.held;
+        self.hold(&mut state, 0, held);
         state.closed = true;
         state.linked = false;
         let frames = std::mem::take(&mut state.frames);

@@ -29,6 +29,9 @@ pub struct Limits {
     pub sessions_max: usize,
     /// The newest operations of a session whose replies are kept.
     pub session_replies_max: usize,
+    /// Bytes of replies kept for all sessions together, each counted with 64 more. Beyond it the sessions
+    /// that keep the most give up their oldest.
+    pub replies_bytes_max: usize,
     /// Bytes of requests that wait in a replica's pool; beyond it, new ones are dropped.
     pub pool_bytes_max: usize,
     /// Bytes of one chunk of a state transfer.
@@ -50,6 +53,7 @@ impl Default for Limits {
             in_flight_max: 4,
             sessions_max: 4096,
             session_replies_max: 2048,
+            replies_bytes_max: 256 << 20,
             pool_bytes_max: 64 << 20,
             chunk_bytes: 1 << 20,
             clock_skew_ms_max: 60_000,
@@ -147,6 +151,13 @@ impl Limits {
             "bundle_operations_max",
             replies,
         )?;
+        // What is left when an eighth was freed still has to hold the largest reply.
+        above(
+            "replies_bytes_max",
+            self.replies_bytes_max as u64,
+            "operation_bytes_max",
+            bundle.saturating_mul(2),
+        )?;
         let frame_max = atlas_common::wire::ENCODED_BYTES_MAX;
         if self.frame_bytes_max > frame_max {
             let expected = format!("expected at most {frame_max}");
@@ -186,5 +197,10 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(bundle.validate().unwrap_err().key, "bundle_bytes_max");
+        let replies = Limits {
+            replies_bytes_max: 1 << 20,
+            ..Limits::default()
+        };
+        assert_eq!(replies.validate().unwrap_err().key, "replies_bytes_max");
     }
 }

@@ -4,6 +4,7 @@
 //! vote, the second may not (it may have voted already). The birth record tells them apart: `init`
 //! writes it, and a disk without one is a wiped disk.
 
+use crate::remedy::Remedy;
 use crate::sealed::{self, SealedError};
 use crate::storage::{Storage, StorageError};
 use atlas_common::Digest;
@@ -39,6 +40,17 @@ pub enum BirthError {
         /// The limit.
         limit_bytes: usize,
     },
+}
+
+impl BirthError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Storage(error) => error.remedy(),
+            Self::Exists | Self::TooLong { .. } => Remedy::Correct,
+        }
+    }
 }
 
 /// The longest `info`, in bytes.

@@ -2,6 +2,7 @@
 
 use crate::log::{LogError, LogWriter};
 use crate::mode::{Durability, OperationMode};
+use crate::remedy::Remedy;
 use atlas_common::Lsn;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -74,7 +75,7 @@ struct Shared {
     record_bytes_max: usize,
     sync_interval: Duration,
     events: LogEvents,
-    failed: OnceLock<String>,
+    failed: OnceLock<(String, Remedy)>,
     groups: AtomicU64,
     records: AtomicU64,
     record_bytes: AtomicU64,
@@ -176,6 +177,7 @@ impl LogHandle {
                 .spawn(move || for_thread.run(&receiver))
                 .map_err(|error| LogError::Failed {
                     cause: format!("cannot start the log thread: {error}"),
+                    remedy: Remedy::Retry,
                 })?;
             queue = Some(sender);
             thread = Some(spawned);
@@ -252,6 +254,7 @@ impl LogHandle {
         {
             return Err(LogError::Failed {
                 cause: "the log thread panicked".to_owned(),
+                remedy: Remedy::Retry,
             });
         }
         let result = self.shared.writer.lock().settle();
@@ -326,9 +329,10 @@ impl Intake {
 
 impl Shared {
     fn check(&self, intake: &Intake, work: &Work) -> Result<(), LogError> {
-        if let Some(cause) = self.failed.get() {
+        if let Some((cause, remedy)) = self.failed.get() {
             return Err(LogError::Failed {
                 cause: cause.clone(),
+                remedy: *remedy,
             });
         }
         let Some(first) = work.first() else {
@@ -394,7 +398,8 @@ impl Shared {
 
     /// Reports a failure, the first time.
     fn fail(&self, error: &LogError) {
-        if self.failed.set(error.to_string()).is_ok() {
+        let failed = (error.to_string(), error.remedy());
+        if self.failed.set(failed).is_ok() {
             (self.events.failed)(error.clone());
         }
     }
@@ -482,7 +487,7 @@ impl Drop for ReleaseOnPanic<'_> {
             // Where a failure was reported before, that one stays.
             self.0
                 .failed
-                .get_or_init(|| "the log thread panicked".to_owned());
+                .get_or_init(|| ("the log thread panicked".to_owned(), Remedy::Retry));
             drop(self.0.intake.lock());
             self.0.room.notify_all();
         }

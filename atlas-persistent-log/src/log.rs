@@ -179,6 +179,9 @@ pub fn read(storage: &dyn Storage, options: &LogOptions) -> Result<Recovered, Lo
     })
 }
 
+/// What the names of segments begin with that were set aside.
+pub const SET_ASIDE: &str = "damaged-log-";
+
 /// Takes a log out of use that cannot be opened: renames its segments to `damaged-…` (replacing
 /// those of an earlier time), so that the next [`LogWriter::open`] begins an empty one. Returns the
 /// new names.

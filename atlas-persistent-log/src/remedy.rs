@@ -21,6 +21,26 @@ pub enum Remedy {
     Correct,
 }
 
+impl Remedy {
+    /// What that means for whoever runs a replica.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Retry => "start it again; no other process may use its data directory",
+            Self::Repair => {
+                "move its data directory away and start it again: it fetches its state from the other \
+                 replicas, and votes again when it is safe"
+            }
+            Self::ReplaceDisk => {
+                "start it on a disk that works, with an empty data directory: it fetches its state from \
+                 the other replicas, and votes again when it is safe"
+            }
+            Self::FreeSpace => "make room on the disk, and start it again",
+            Self::Correct => "correct what it says, and start it again; the data are as they were",
+        }
+    }
+}
+
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

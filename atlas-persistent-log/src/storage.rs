@@ -226,7 +226,9 @@ impl StorageError {
         }
     }
 
-    pub(crate) fn io(operation: Operation, path: impl Into<PathBuf>, source: io::Error) -> Self {
+    /// That the operating system, or whatever a storage stands on, refused.
+    #[must_use]
+    pub fn io(operation: Operation, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io {
             operation,
             path: path.into(),

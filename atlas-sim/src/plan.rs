@@ -276,6 +276,7 @@ impl Plan {
             in_flight_max: 8,
             sessions_max: 32,
             session_replies_max: 64,
+            replies_bytes_max: 8 << 10,
             // An eighth of a quarter of it is what one client's bundles may wait in that came out of
             // order.
             pool_bytes_max: 512 << 10,

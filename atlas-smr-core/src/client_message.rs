@@ -132,6 +132,11 @@ pub enum OperationResult {
     ApplicationFailed,
     /// The reply is larger than the cluster allows.
     ReplyTooLarge,
+    /// It was executed, and what came of it is no longer kept: the replies of all sessions outgrew
+    /// `limits.replies_bytes_max`, or the client said that it has it. It is not executed again.
+    ///
+    /// Unlike the others it depends on when a replica is asked.
+    Forgotten,
 }
 
 impl fmt::Debug for OperationResult {
@@ -141,6 +146,7 @@ impl fmt::Debug for OperationResult {
             Self::InvalidRequest => f.write_str("InvalidRequest"),
             Self::ApplicationFailed => f.write_str("ApplicationFailed"),
             Self::ReplyTooLarge => f.write_str("ReplyTooLarge"),
+            Self::Forgotten => f.write_str("Forgotten"),
         }
     }
 }

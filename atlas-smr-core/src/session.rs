@@ -7,19 +7,35 @@
 //!   reply (the client sends it again behind what it lacks); one that ran is answered from the cache;
 //! - a client (key and instance) has one session; opening again gives the same;
 //! - a table that is full closes the session longest unused. Its number is never given out again, so
-//!   its operations never run again.
+//!   its operations never run again;
+//! - the replies kept for all sessions have a bound in bytes. When a decision has brought them above it,
+//!   the sessions that keep the most give up their oldest, all down to one level, until an eighth is
+//!   free: a session that keeps less than its share of the rest never loses any. What was given up is
+//!   answered as [`OperationResult::Forgotten`], and never runs again either. The results of one
+//!   decision beyond the bound are not kept at all.
+
+mod kept;
 
 use crate::bundle::RequestBundle;
 use crate::client_message::OperationResult;
 use atlas_common::{ClientId, OpNumber, SeqNo, SessionId};
+use atlas_core::Limits;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+
+use kept::Kept;
 
 /// The open sessions and the replies kept for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionTable {
     sessions_max: usize,
     replies_max: usize,
+    replies_bytes_max: usize,
+    /// Bytes of all results that are kept.
+    bytes: usize,
+    /// Bytes of those that came with the decision that is being executed.
+    #[serde(skip)]
+    new_bytes: usize,
     last_given: SessionId,
     sessions: BTreeMap<SessionId, Session>,
     by_client: BTreeMap<ClientId, SessionId>,
@@ -34,7 +50,7 @@ struct Session {
     last: OpNumber,
     used: SeqNo,
     /// The results of the newest operations, the last of them number `last`.
-    results: VecDeque<OperationResult>,
+    results: Kept,
 }
 
 /// What is to be done with a decided bundle.
@@ -76,12 +92,15 @@ pub enum SessionUpdate {
 }
 
 impl SessionTable {
-    /// An empty table of at most `sessions_max` sessions with `replies_max` results each.
+    /// An empty table within a cluster's limits.
     #[must_use]
-    pub fn new(sessions_max: usize, replies_max: usize) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
-            sessions_max: sessions_max.max(1),
-            replies_max: replies_max.max(1),
+            sessions_max: limits.sessions_max.max(1),
+            replies_max: limits.session_replies_max.max(1),
+            replies_bytes_max: limits.replies_bytes_max,
+            bytes: 0,
+            new_bytes: 0,
             last_given: SessionId::ZERO,
             sessions: BTreeMap::new(),
             by_client: BTreeMap::new(),
@@ -108,8 +127,7 @@ impl SessionTable {
         // What the client says it has seen need not be kept; a lie costs only the liar its replies.
         let seen = bundle.acknowledged().min(session.last);
         let keep = session.last.since(seen) as usize;
-        let excess = session.results.len().saturating_sub(keep);
-        session.results.drain(..excess);
+        self.bytes -= session.results.keep_newest(keep);
         self.by_use.remove(&(session.used, id));
         session.used = seq;
         self.by_use.insert((seq, id));
@@ -118,15 +136,49 @@ impl SessionTable {
         }
     }
 
-    /// Keeps the result of the session's next operation.
+    /// Keeps the result of the session's next operation. At the end of the decision comes
+    /// [`SessionTable::settle`].
     pub fn record(&mut self, id: SessionId, result: OperationResult) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.last = session.last.next();
-            session.results.push_back(result);
-            if session.results.len() > self.replies_max {
-                session.results.pop_front();
-            }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        self.new_bytes = self.new_bytes.saturating_add(kept::cost(&result));
+        let result = if self.new_bytes > self.replies_bytes_max {
+            OperationResult::Forgotten
+        } else {
+            result
+        };
+        session.last = session.last.next();
+        self.bytes += session.results.push(result);
+        self.bytes -= session.results.keep_newest(self.replies_max);
+    }
+
+    /// Ends a decision: has replies given up if there are too many bytes of them; gives how many.
+    ///
+    /// Not earlier, because the order in which the sessions of one decision are admitted and have their
+    /// results recorded may differ between replicas that run operations in parallel and others.
+    pub fn settle(&mut self) -> usize {
+        self.new_bytes = 0;
+        if self.bytes <= self.replies_bytes_max {
+            return 0;
         }
+        // An eighth below, so that this does not come at every decision.
+        let goal = self.replies_bytes_max - self.replies_bytes_max / 8;
+        let sessions = self.sessions.values_mut();
+        let level = kept::level(sessions.map(|session| session.results.bytes()), goal);
+        let mut given_up = 0;
+        for session in self.sessions.values_mut() {
+            let count = session.results.len();
+            self.bytes -= session.results.shrink_to(level);
+            given_up += count - session.results.len();
+        }
+        given_up
+    }
+
+    /// Bytes of all results that are kept, each counted with what keeping it takes besides.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.bytes
     }
 
     fn open(&mut self, client: ClientId, seq: SeqNo) -> Admission {
@@ -144,7 +196,7 @@ impl SessionTable {
         };
         self.last_given = self.last_given.next();
         let session = self.last_given;
-        let results = VecDeque::new();
+        let results = Kept::default();
         self.sessions.insert(
             session,
             Session {
@@ -163,12 +215,13 @@ impl SessionTable {
         let (_, id) = self.by_use.pop_first()?;
         if let Some(session) = self.sessions.remove(&id) {
             self.by_client.remove(&session.client);
+            self.bytes -= session.results.bytes();
         }
         Some(id)
     }
 
-    /// The kept results of a session's operations from `first` to `last`, as one run of consecutive
-    /// ones that ends at the last kept: `None` when none of them is kept.
+    /// The results of a session's operations from `first` to `last`, as far as they were executed:
+    /// [`OperationResult::Forgotten`] where they are no longer kept, `None` when none was executed.
     #[must_use]
     pub fn cached(
         &self,
@@ -178,22 +231,23 @@ impl SessionTable {
     ) -> Option<(OpNumber, Vec<OperationResult>)> {
         let session = self.sessions.get(&id)?;
         let oldest = OpNumber((session.last.0 + 1).saturating_sub(session.results.len() as u64));
-        let (from, to) = (first.max(oldest), last.min(session.last));
-        if from > to {
+        let (first, last) = (first.max(OpNumber(1)), last.min(session.last));
+        if first > last {
             return None;
         }
-        let skip = from.since(oldest) as usize;
-        let count = to.since(from) as usize + 1;
-        Some((
-            from,
+        let count = last.since(first) as usize + 1;
+        let gone = (oldest.since(first) as usize).min(count);
+        let skip = first.since(oldest) as usize;
+        let mut results = vec![OperationResult::Forgotten; gone];
+        results.extend(
             session
                 .results
                 .iter()
                 .skip(skip)
-                .take(count)
-                .cloned()
-                .collect(),
-        ))
+                .take(count - gone)
+                .cloned(),
+        );
+        Some((first, results))
     }
 
     /// How far a session has come.
@@ -235,3 +289,6 @@ impl SessionTable {
         self.sessions.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

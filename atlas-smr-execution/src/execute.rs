@@ -146,6 +146,8 @@ pub struct ExecutionCounters {
     pub invalid_requests: u64,
     /// Operations whose reply was larger than allowed.
     pub replies_too_large: u64,
+    /// Replies given up because those of all sessions took more than the cluster allows.
+    pub replies_forgotten: u64,
     /// Operations that had been executed before, answered from the cache.
     pub duplicates: u64,
     /// Bundles skipped because they left a gap in their session.

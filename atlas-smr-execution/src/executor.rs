@@ -80,7 +80,7 @@ impl<A: Application> Executor<A> {
             history: History::of(&state),
             state,
             pool: ExecutionPool::sequential(),
-            sessions: SessionTable::new(limits.sessions_max, limits.session_replies_max),
+            sessions: SessionTable::new(limits),
             asked: Asked::default(),
             application: Arc::new(application),
             config,
@@ -178,8 +178,7 @@ impl<A: Application> Executor<A> {
         self.counters.installed += 1;
         #[cfg(feature = "seeded-bugs")]
         if self.loses_sessions {
-            let limits = &self.config.limits;
-            self.sessions = SessionTable::new(limits.sessions_max, limits.session_replies_max);
+            self.sessions = SessionTable::new(&self.config.limits);
         }
         Ok(())
     }
@@ -211,6 +210,7 @@ impl<A: Application> Execute for Executor<A> {
             let bundles: Vec<_> = bundles.iter().collect();
             self.bundles(&bundles, &mut cx, &mut out);
         }
+        self.counters.replies_forgotten += self.sessions.settle() as u64;
         self.executed = *seq;
         self.counters.decisions += 1;
         out.last_given = self.sessions.last_given();

@@ -6,6 +6,7 @@
 //! are answered on further ones where the application allows it (`readers.rs` says why they are as
 //! linearizable as before).
 
+mod asked;
 mod encoder;
 mod readers;
 mod worker;
@@ -19,6 +20,7 @@ use atlas_core::{CheckpointId, Limits};
 use atlas_smr_core::client_message::{ReadRequest, Reply};
 use atlas_smr_core::core::Decision;
 
+use asked::{Asked, ReadRoom};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -76,6 +78,8 @@ pub struct ExecutorOptions {
     pub decisions_max: usize,
     /// Reads, retransmissions and digests that may wait; further ones are refused.
     pub reads_max: usize,
+    /// Bytes of the reads that may wait; further ones are refused.
+    pub reads_bytes_max: usize,
     /// Bytes of a checkpoint's chunk.
     pub chunk_bytes: usize,
     /// Threads that answer reads, where the application allows it; 0: the thread that executes does.
@@ -92,6 +96,7 @@ impl ExecutorOptions {
         Self {
             decisions_max: window.clamp(64, 8192),
             reads_max: 4096,
+            reads_bytes_max: (64 << 20).max(limits.operation_bytes_max.saturating_mul(4)),
             chunk_bytes: limits.chunk_bytes,
             read_threads: available_parallelism().map_or(1, |cores| cores.get().min(4)),
         }
@@ -143,8 +148,7 @@ enum Ordered {
 /// Lane two: best effort.
 enum Unordered {
     Read {
-        client: ClientId,
-        read: ReadRequest,
+        asked: Asked,
         after: SeqNo,
     },
     Retransmit {
@@ -165,6 +169,7 @@ pub type DigestAnswer = Box<dyn FnOnce(Option<(SeqNo, Digest)>) + Send>;
 pub struct ExecutorHandle {
     ordered: Sender<Ordered>,
     unordered: Sender<Unordered>,
+    room: ReadRoom,
     sink: Arc<dyn ExecutionSink>,
     stats: Arc<Mutex<ExecutionStats>>,
 }
@@ -226,6 +231,7 @@ impl ExecutorThread {
         let handle = ExecutorHandle {
             ordered,
             unordered,
+            room: ReadRoom::new(options.reads_bytes_max),
             sink,
             stats,
         };
@@ -334,12 +340,14 @@ impl DecisionExecutorHandle for ExecutorHandle {
 
     fn queue_update_unordered(&self, client: ClientId, read: ReadRequest, after: SeqNo) {
         let id = read.id;
-        let read = Unordered::Read {
-            client,
-            read,
-            after,
+        let refused = match self.room.take(client, read) {
+            Some(asked) => self.offer(Unordered::Read { asked, after }).is_some(),
+            None => {
+                self.stats.lock().refused += 1;
+                true
+            }
         };
-        if self.offer(read).is_some() {
+        if refused {
             self.sink.replies(vec![(client, Reply::ReadRefused(id))]);
         }
     }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::io::Read;
 
 /// The layout of a checkpoint.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// What the head begins with: the layout (4 bytes) and how long the rest is (8), little endian.
 const PREFIX_BYTES: usize = 4 + 8;
 

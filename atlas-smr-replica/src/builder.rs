@@ -5,13 +5,14 @@ use crate::config::{Clients, NodeConfig};
 use crate::driver::{Command, Stopped};
 use crate::handle::ReplicaHandle;
 use crate::local;
-use crate::node::{CoreSeat, Keys, MakeExecutor, StartError};
+use crate::node::{CoreSeat, Keys, MakeExecutor, StartError, Storages};
 use crate::registry::ProtocolRegistry;
 use crate::status::ReplicaStatus;
 use atlas_communication::{
     ClientAdmission, ConnectionLimits, Listener, Member, ReplicaInbox, ReplicaLimits,
     ReplicaNetwork, TlsReplicaConfig, TlsReplicaNetwork,
 };
+use atlas_persistent_log::Storage;
 use atlas_smr_execution::{Application, Executor};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -36,6 +37,7 @@ impl Replica {
             node: None,
             network: None,
             listener: None,
+            storages: Storages::default(),
         }
     }
 }
@@ -47,6 +49,7 @@ pub struct ReplicaBuilder {
     node: Option<NodeConfig>,
     network: Option<(Arc<dyn ReplicaNetwork>, ReplicaInbox)>,
     listener: Option<TcpListener>,
+    storages: Storages,
 }
 
 impl ReplicaBuilder {
@@ -88,6 +91,25 @@ impl ReplicaBuilder {
         self
     }
 
+    /// On this storage instead of the files in the data directory: birth record, log, checkpoints and
+    /// evidence. What it must do is said at [`Storage`]; an error of it that is not
+    /// [`StorageError`](atlas_persistent_log::StorageError)'s *not found* stops the replica, and
+    /// [`StorageError::remedy`](atlas_persistent_log::StorageError::remedy) tells the operator what
+    /// helps. A storage without a birth record ([`give_birth`](crate::recovery::give_birth)) is taken
+    /// for a disk that was lost: the replica then does not vote before it has asked its peers.
+    #[must_use]
+    pub fn storage(mut self, files: Arc<dyn Storage>) -> Self {
+        self.storages.files = Some(files);
+        self
+    }
+
+    /// With checkpoints on this storage, apart from the log's.
+    #[must_use]
+    pub fn checkpoint_storage(mut self, checkpoints: Arc<dyn Storage>) -> Self {
+        self.storages.checkpoints = Some(checkpoints);
+        self
+    }
+
     /// Starts the replica on a thread of its own, and returns when it has recovered what its disk
     /// holds and listens.
     ///
@@ -104,6 +126,7 @@ impl ReplicaBuilder {
             protocols: self.protocols,
             network: self.network,
             listener: self.listener,
+            storages: self.storages,
         };
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -137,6 +160,7 @@ struct Parts {
     protocols: ProtocolRegistry,
     network: Option<(Arc<dyn ReplicaNetwork>, ReplicaInbox)>,
     listener: Option<TcpListener>,
+    storages: Storages,
 }
 
 /// What it says when it is ready.
@@ -167,7 +191,8 @@ impl Parts {
             network: Arc::clone(&network),
             inbox,
             executor: self.executor,
-            keys: Keys::new(&self.node.key),
+            keys: Keys::new(&self.node),
+            storages: self.storages,
         };
         let seated = self.protocols.seat(seat).and_then(|seated| {
             let (key, genesis) = (&self.node.key, *self.node.cluster.genesis());
@@ -206,10 +231,6 @@ impl Parts {
 type Tls = (Arc<TlsReplicaNetwork>, ReplicaInbox);
 
 fn start_tls(node: &NodeConfig, listener: Option<TcpListener>) -> Result<Tls, StartError> {
-    let limits = node.cluster.limits();
-    let frame_bytes_max = limits.frame_bytes_max;
-    let defaults = ReplicaLimits::default();
-    let envelope = atlas_core::Limits::ENVELOPE_BYTES;
     let config = TlsReplicaConfig {
         id: node.id,
         key: node.key.clone(),
@@ -225,19 +246,29 @@ fn start_tls(node: &NodeConfig, listener: Option<TcpListener>) -> Result<Tls, St
             Some(listener) => Listener::Bound(listener),
             None => Listener::Address(node.listen.to_string()),
         },
-        limits: ReplicaLimits {
-            frame_bytes_max,
-            client_frame_bytes_max: limits.bundle_bytes_max + envelope,
-            queue_bytes_max: defaults.queue_bytes_max.max(2 * frame_bytes_max),
-            client_queue_bytes_max: defaults.client_queue_bytes_max.max(frame_bytes_max),
-            inbox_bytes_max: defaults.inbox_bytes_max.max(2 * frame_bytes_max),
-            clients_max: node.clients_max,
-            ..defaults
-        },
+        limits: network_limits(node),
         connections: ConnectionLimits::default(),
         pending_handshakes_max: PENDING_HANDSHAKES_MAX,
     };
     Ok(TlsReplicaNetwork::start(config)?)
+}
+
+/// What the network may hold, for the cluster's limits.
+pub(crate) fn network_limits(node: &NodeConfig) -> ReplicaLimits {
+    let limits = node.cluster.limits();
+    let frame_bytes_max = limits.frame_bytes_max;
+    let defaults = ReplicaLimits::default();
+    let envelope = atlas_core::Limits::ENVELOPE_BYTES;
+    ReplicaLimits {
+        frame_bytes_max,
+        client_frame_bytes_max: limits.bundle_bytes_max + envelope,
+        queue_bytes_max: defaults.queue_bytes_max.max(2 * frame_bytes_max),
+        client_queue_bytes_max: defaults.client_queue_bytes_max.max(frame_bytes_max),
+        inbox_bytes_max: defaults.inbox_bytes_max.max(2 * frame_bytes_max),
+        clients_max: node.clients_max,
+        clients_bytes_max: defaults.clients_bytes_max.max(8 * frame_bytes_max),
+        ..defaults
+    }
 }
 
 fn tls_members(node: &NodeConfig) -> Vec<Member> {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// How many pieces of evidence are kept. One convicts; the rest say how often and how long.
-const KEPT_MAX: usize = 64;
+pub(crate) const KEPT_MAX: usize = 64;
 const PREFIX: &str = "evidence-";
 const SUFFIX: &str = ".proof";
 

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod bounds;
 mod builder;
 mod clock;
 pub mod config;

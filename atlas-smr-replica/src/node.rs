@@ -12,13 +12,13 @@ use crate::sink::Sink;
 use crate::store::{StoreKeeper, StoreThread};
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
-use atlas_common::crypto::{KeyPair, KnownKeys, Signer, Verifier};
+use atlas_common::crypto::{KnownKeys, Signer, Verifier};
 use atlas_common::parts::StateDescriptor;
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
 use atlas_persistent_log::{
-    Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, SimStorage, Storage,
-    StoreOptions,
+    Durability, FileStorage, LogError, LogEvents, LogHandle, LogOptions, Remedy, SimStorage,
+    Storage, StoreOptions,
 };
 use atlas_smr_core::core::{CoreConfig, CoreInput, ReplicaCore};
 use atlas_smr_core::message::MessageChecker;
@@ -33,7 +33,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 /// Bytes of decided batches kept in memory for replicas that are behind.
-const DECISIONS_BYTES_MAX: usize = 256 << 20;
+pub(crate) const DECISIONS_BYTES_MAX: usize = 256 << 20;
 /// Commands that may wait for the core.
 const COMMANDS_MAX: usize = 64;
 /// Reads of in-process clients that may wait for the core.
@@ -82,6 +82,17 @@ pub enum StartError {
     Ended,
 }
 
+impl StartError {
+    /// What to do about it, where the disk is the reason.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Disk { cause, .. } => Some(cause.remedy()),
+            _ => None,
+        }
+    }
+}
+
 /// Makes the executor of an application that only the builder knows by type.
 pub(crate) type MakeExecutor =
     Box<dyn FnOnce(ExecutorConfig, ExecutionPool) -> Box<dyn Execute> + Send>;
@@ -93,6 +104,14 @@ pub(crate) struct CoreSeat {
     pub(crate) inbox: ReplicaInbox,
     pub(crate) executor: MakeExecutor,
     pub(crate) keys: Keys,
+    pub(crate) storages: Storages,
+}
+
+/// What takes the place of the files in the data directory.
+#[derive(Debug, Default)]
+pub(crate) struct Storages {
+    pub(crate) files: Option<Arc<dyn Storage>>,
+    pub(crate) checkpoints: Option<Arc<dyn Storage>>,
 }
 
 /// What a replica signs and checks signatures with.
@@ -102,9 +121,12 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(key: &KeyPair) -> Self {
-        let verifier = Arc::new(CachingVerifier::new(Arc::new(KnownKeys::default())));
-        let signer = verifier.signer(Arc::new(key.clone()));
+    pub(crate) fn new(node: &NodeConfig) -> Self {
+        let window = node.cluster.limits().window;
+        let members = node.cluster.members().len() as u64;
+        let keys = Arc::new(KnownKeys::default());
+        let verifier = Arc::new(CachingVerifier::new(keys, window, members));
+        let signer = verifier.signer(Arc::new(node.key.clone()));
         Self { verifier, signer }
     }
 }
@@ -139,11 +161,15 @@ impl CoreSeat {
         let node = &self.node;
         let at = |cause| disk_error(node, cause);
         let open_files = || FileStorage::open(&node.data_dir).map_err(OpenError::from);
-        let files: Arc<dyn Storage> = Arc::new(open_files().map_err(at)?);
-        // In mode `memory` checkpoints stay in memory too; they are there for peers.
-        let checkpoints: Arc<dyn Storage> = match node.durability {
-            Durability::Memory => Arc::new(SimStorage::new()),
-            Durability::Sync | Durability::Async => Arc::clone(&files),
+        let files: Arc<dyn Storage> = match &self.storages.files {
+            Some(files) => Arc::clone(files),
+            None => Arc::new(open_files().map_err(at)?),
+        };
+        let checkpoints: Arc<dyn Storage> = match (&self.storages.checkpoints, node.durability) {
+            (Some(checkpoints), _) => Arc::clone(checkpoints),
+            // In mode `memory` checkpoints stay in memory too; they are there for peers.
+            (None, Durability::Memory) => Arc::new(SimStorage::new()),
+            (None, Durability::Sync | Durability::Async) => Arc::clone(&files),
         };
         let genesis = *node.cluster.genesis();
         let log = LogOptions {
@@ -298,10 +324,18 @@ fn start_log(
     let (durable, failed) = (Arc::clone(events), Arc::clone(events));
     let events = LogEvents {
         durable: Box::new(move |lsn| durable.durable(lsn)),
-        failed: Box::new(move |error: LogError| failed.failed(format!("the log failed: {error}"))),
+        failed: Box::new(move |error: LogError| failed.failed(log_failure(&error))),
     };
     LogHandle::start(writer, events)
         .map_err(|error| StartError::Thread(std::io::Error::other(error.to_string())))
+}
+
+/// Why a replica stops whose log has failed.
+pub(crate) fn log_failure(error: &LogError) -> String {
+    format!(
+        "the log failed: {error}\nwhat helps: {}",
+        error.remedy().advice()
+    )
 }
 
 /// Members may be clients too: that is what calls through a replica's handle are signed with.

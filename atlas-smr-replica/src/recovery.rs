@@ -9,8 +9,8 @@ use atlas_common::{Digest, Lsn, SeqNo};
 use atlas_core::{CheckpointCertificate, Limits, OrderingProtocol, Origin};
 use atlas_persistent_log::birth::{self, Birth, BirthError};
 use atlas_persistent_log::{
-    LogError, LogOptions, LogWriter, PartStore, SealedError, Storage, StorageError, StoreError,
-    StoreOptions,
+    LogError, LogOptions, LogWriter, PartStore, Remedy, SealedError, Storage, StorageError,
+    StoreError, StoreOptions,
 };
 use atlas_smr_execution::{InstallError, PartError, ThawError};
 use bytes::Bytes;
@@ -110,6 +110,23 @@ pub enum OpenError {
         /// What is wrong.
         cause: wire::DecodeError,
     },
+}
+
+impl OpenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Log(error) => error.remedy(),
+            Self::Checkpoint(error) => error.remedy(),
+            Self::Sealed(error) => error.remedy(),
+            Self::Birth(error) => error.remedy(),
+            Self::Storage(error) => error.remedy(),
+            Self::OtherCluster { .. } | Self::NoInitialState { .. } | Self::Record { .. } => {
+                Remedy::Correct
+            }
+        }
+    }
 }
 
 /// How to open.

@@ -61,6 +61,7 @@ impl ReplicaStatus {
             fetching: self.core.fetching.unwrap_or_default(),
             operations: self.execution.counters.operations,
             application_failures: self.execution.counters.application_failures,
+            replies_forgotten: self.execution.counters.replies_forgotten,
             requests_dropped: [
                 ("pool_full", counters.pool_full),
                 ("workers_full", self.workers.bundles_dropped),

@@ -15,7 +15,8 @@ use atlas_common::parts::{PartRef, StateDescriptor};
 use atlas_common::{Digest, NodeId, SeqNo, wire};
 use atlas_core::{CheckpointCertificate, CheckpointId, Limits};
 use atlas_persistent_log::{
-    CheckpointMeta, CheckpointWriter, Damage, PartStore, StoreError, Written as WrittenCheckpoint,
+    CheckpointMeta, CheckpointWriter, Damage, PartStore, Remedy, StoreError,
+    Written as WrittenCheckpoint,
 };
 use atlas_smr_core::transfer::state::answer_bytes_max;
 use atlas_smr_core::transfer::{FetchedState, LookedUp, Lookup, StateTransferMessage};
@@ -111,6 +112,17 @@ pub enum JobError {
     /// The application's state cannot be stored.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+}
+
+impl JobError {
+    /// What to do about it, where the disk is the reason.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Store(error) => Some(error.remedy()),
+            Self::Snapshot(_) => None,
+        }
+    }
 }
 
 /// What was written of the executor's own checkpoints since the start.
@@ -309,10 +321,13 @@ impl StoreKeeper {
 
     /// Blobs that are damaged, as peers are asked for them.
     fn damaged(&self, found: &[Damage]) -> Vec<PartRef> {
-        // A damaged record does not tell the size; it is at most that of a part.
-        let bytes = u32::try_from(self.chunk_bytes).unwrap_or(u32::MAX);
-        let digests = found.iter().filter_map(|damage| damage.digest);
-        digests.map(|digest| PartRef { digest, bytes }).collect()
+        // Where the size is not known, it is at most that of a part.
+        let most = u32::try_from(self.chunk_bytes).unwrap_or(u32::MAX);
+        let part = |damage: &Damage| {
+            let bytes = damage.bytes.unwrap_or(most);
+            damage.digest.map(|digest| PartRef { digest, bytes })
+        };
+        found.iter().filter_map(part).collect()
     }
 }
 

@@ -11,16 +11,32 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// Signatures remembered in each of two generations: with 128 bytes each, 32 MiB at the most.
-const GENERATION_MAX: usize = 1 << 17;
+/// Signatures remembered in each of two generations, at least and at most.
+const GENERATION_MIN: u64 = 1 << 10;
+const GENERATION_MAX: u64 = 1 << 17;
+/// What remembering one takes, in a table that is half full.
+const ENTRY_BYTES: u64 = 256;
+
+/// How many signatures a generation holds: those of two windows, in each slot a proposal and two votes of
+/// each member. That is what view changes repeat; older ones are of no use.
+fn generation(window: u64, members: u64) -> usize {
+    let wanted = window.saturating_mul(2).saturating_mul(2 * members + 1);
+    // It fits any address space.
+    wanted.clamp(GENERATION_MIN, GENERATION_MAX) as usize
+}
+
+/// What all remembered signatures take at most.
+pub(crate) fn bytes_max(window: u64, members: u64) -> u64 {
+    2 * generation(window, members) as u64 * ENTRY_BYTES
+}
 
 type Entry = (PublicKey, Digest, [u8; 64]);
 
 /// Valid signatures in two generations: when the young one is full, the old one is forgotten.
-#[derive(Default)]
 struct Generations {
     young: HashSet<Entry>,
     old: HashSet<Entry>,
+    generation_max: usize,
 }
 
 impl Generations {
@@ -29,7 +45,7 @@ impl Generations {
     }
 
     fn add(&mut self, entry: Entry) {
-        if self.young.len() >= GENERATION_MAX {
+        if self.young.len() >= self.generation_max {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(entry);
@@ -54,10 +70,16 @@ fn entry(signed: &Signed) -> Entry {
 }
 
 impl CachingVerifier {
-    pub(crate) fn new(inner: Arc<dyn Verifier>) -> Self {
+    /// For a cluster with this window and so many members.
+    pub(crate) fn new(inner: Arc<dyn Verifier>, window: u64, members: u64) -> Self {
+        let known = Generations {
+            young: HashSet::new(),
+            old: HashSet::new(),
+            generation_max: generation(window, members),
+        };
         Self {
             inner,
-            known: Mutex::default(),
+            known: Mutex::new(known),
         }
     }
 
@@ -153,7 +175,9 @@ mod tests {
     fn each_valid_signature_is_checked_once_and_nothing_else_is_believed() {
         let counting = Arc::new(Counting::default());
         let cache = Arc::new(CachingVerifier::new(
-            Arc::clone(&counting) as Arc<dyn Verifier>
+            Arc::clone(&counting) as Arc<dyn Verifier>,
+            100,
+            4,
         ));
         let (alice, bob) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
         let digest = Digest::of(b"vote");
@@ -191,5 +215,22 @@ mod tests {
             signature
         }));
         assert_eq!(counting.0.load(Ordering::Relaxed), before);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_newest_is_among_it() {
+        let cache = CachingVerifier::new(Arc::new(Ed25519), 100, 4);
+        let generation = generation(100, 4);
+        assert_eq!(generation, 1800);
+        let entry = |n: u64| {
+            let digest = Digest::of(&n.to_le_bytes());
+            (PublicKey([1; 32]), digest, [0; 64])
+        };
+        let mut known = cache.known.lock();
+        for n in 0..10_000 {
+            known.add(entry(n));
+            assert!(known.young.len() + known.old.len() <= 2 * generation);
+            assert!(known.holds(&entry(n.saturating_sub(1799))));
+        }
     }
 }

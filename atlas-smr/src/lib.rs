@@ -28,11 +28,27 @@ pub use atlas_smr_execution::{
 };
 pub use atlas_smr_replica::{
     ProtocolRegistry, ProtocolSettings, Replica, ReplicaBuilder, ReplicaHandle, ReplicaStatus,
-    ReplicaStopped, SettingsError, StartError, Stopped, backup, config, inspect, proof,
+    ReplicaStopped, SettingsError, StartError, Stopped, backup, bounds, config, inspect, proof,
 };
 pub use client::{ApplicationClient, client_config, connect};
 pub use cluster::{CreateError, create_cluster};
 pub use local::{ArgumentError, LocalCluster, LocalClusterError, LocalClusterOptions};
+
+/// What a store of one's own is written with: where a replica keeps its log and its checkpoints.
+///
+/// Anything that keeps named byte strings and can say when they are safe will do: see [`Storage`](storage::Storage).
+/// [`ReplicaBuilder::storage`] takes it. This one counts what the replica writes, on top of files:
+///
+/// ```
+#[doc = include_str!("../examples/own_storage.rs")]
+/// ```
+pub mod storage {
+    pub use atlas_persistent_log::storage::Operation;
+    pub use atlas_persistent_log::storage::StorageFile;
+    pub use atlas_persistent_log::{FileStorage, Remedy, Storage, StorageError};
+    pub use atlas_smr_replica::recovery::give_birth;
+    pub use bytes::Bytes;
+}
 
 /// What an ordering protocol of one's own is written with.
 pub mod protocol {

@@ -4,29 +4,54 @@
 //! $ cargo run --example banking                             # a cluster in this program
 //! $ cargo run --example banking -- --protocol raft          # by another protocol
 //!
-//! $ atlas init --replicas 4 --dir bank                      # the files of a real cluster
+//! $ cargo run --example banking -- init bank                # a real cluster, as `bank.toml` says
 //! $ cargo run --example banking -- bank/replica-0           # one of its replicas
+//! $ cargo run --example banking -- client bank/client-0     # tellers at work in it
 //! ```
 
 mod bank;
+mod setup;
 #[cfg(test)]
 mod tests;
 
+use atlas_smr::config::ClientConfig;
 use atlas_smr::prelude::*;
-use bank::{Audit, Bank, Reply, Request};
+use atlas_smr::{ProtocolRegistry, connect};
+use bank::{Audit, Bank, Refusal, Reply, Request};
+use std::time::Duration;
+use tokio::task::JoinHandle;
 
 const ACCOUNTS: u64 = 100;
 const DEPOSIT: u64 = 1_000;
 const TELLERS: u64 = 20;
 const TRANSFERS: u64 = 50;
+const READY_WITHIN: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
+        [command, directory] if command == "init" => init(directory),
+        [command, directory] if command == "client" => visit(directory).await,
         [directory] => serve(directory).await,
         _ => demonstrate(LocalClusterOptions::from_arguments(arguments)?).await,
     }
+}
+
+/// The files of a real cluster.
+fn init(directory: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let made = setup::init(directory.as_ref())?;
+    println!("start each replica in a terminal of its own:");
+    for replica in &made.replicas {
+        println!("  cargo run --example banking -- {}", replica.display());
+    }
+    for client in &made.clients {
+        println!(
+            "and send tellers to work:\n  cargo run --example banking -- client {}",
+            client.display()
+        );
+    }
+    Ok(())
 }
 
 /// One replica of a real cluster.
@@ -38,20 +63,56 @@ async fn serve(directory: &str) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Tellers at work in a real cluster.
+async fn visit(directory: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let known = ProtocolRegistry::default().known();
+    let client = connect(&ClientConfig::load(directory.as_ref(), &known)?)?;
+    client.ready(READY_WITHIN).await?;
+    let bank = ApplicationClient::<Bank>::new(client);
+    open_accounts(&bank).await?;
+    let moved = all_moved(tellers(&bank)).await?;
+    let audit = audit(&bank).await?;
+    println!("{moved} transfers later: {audit:?}");
+    assert!(audit.money_is_conserved());
+    Ok(())
+}
+
+/// Those that are there already stay as they are.
+async fn open_accounts(bank: &ApplicationClient<Bank>) -> Result<(), Box<dyn std::error::Error>> {
+    for account in 0..ACCOUNTS {
+        let deposit = DEPOSIT;
+        let reply = bank.call(&Request::Open { account, deposit }).await?;
+        assert!(matches!(
+            reply,
+            Reply::Opened | Reply::Refused(Refusal::AlreadyOpen)
+        ));
+    }
+    println!("{ACCOUNTS} accounts are open, with {DEPOSIT} each");
+    Ok(())
+}
+
+type Teller = JoinHandle<Result<u64, CallError>>;
+
+fn tellers(bank: &ApplicationClient<Bank>) -> Vec<Teller> {
+    (0..TELLERS)
+        .map(|teller| tokio::spawn(work(bank.clone(), teller)))
+        .collect()
+}
+
+async fn all_moved(tellers: Vec<Teller>) -> Result<u64, Box<dyn std::error::Error>> {
+    let mut moved = 0;
+    for teller in tellers {
+        moved += teller.await??;
+    }
+    Ok(moved)
+}
+
 /// Tellers move money about while one replica goes away and comes back.
 async fn demonstrate(options: LocalClusterOptions) -> Result<(), Box<dyn std::error::Error>> {
     let mut cluster = LocalCluster::start(Bank, options).await?;
     let bank = cluster.client().clone();
-    for account in 0..ACCOUNTS {
-        let deposit = DEPOSIT;
-        let reply = bank.call(&Request::Open { account, deposit }).await?;
-        assert_eq!(reply, Reply::Opened);
-    }
-    println!("{ACCOUNTS} accounts are open, with {DEPOSIT} each");
-
-    let tellers: Vec<_> = (0..TELLERS)
-        .map(|teller| tokio::spawn(work(bank.clone(), teller)))
-        .collect();
+    open_accounts(&bank).await?;
+    let tellers = tellers(&bank);
     cluster.stop(0).await;
     println!("replica 0 is gone");
     let audit = audit(&bank).await?;
@@ -59,11 +120,7 @@ async fn demonstrate(options: LocalClusterOptions) -> Result<(), Box<dyn std::er
     assert!(audit.money_is_conserved());
     cluster.restart(0)?;
     println!("replica 0 is back");
-    let mut moved = 0;
-    for teller in tellers {
-        moved += teller.await??;
-    }
-
+    let moved = all_moved(tellers).await?;
     let audit = self::audit(&bank).await?;
     println!("{moved} transfers later: {audit:?}");
     assert!(audit.money_is_conserved());

@@ -108,6 +108,22 @@ fn a_key_that_others_may_read_is_refused() {
 }
 
 #[test]
+fn data_of_another_cluster_are_refused_with_what_helps() {
+    let (cluster, other) = (Cluster::init(&[]), Cluster::init(&[]));
+    let data = |cluster: &Cluster| cluster.path("replica-0").join("data");
+    fs::remove_dir_all(data(&cluster)).unwrap();
+    fs::rename(data(&other), data(&cluster)).unwrap();
+    let mut start = atlas();
+    start.arg("start").arg(cluster.path("replica-0"));
+    let expected = [
+        "error: replica 0 cannot start",
+        "belong",
+        "\nwhat helps: correct what it says",
+    ];
+    refused(&mut start, FAILURE, &expected);
+}
+
+#[test]
 fn an_unknown_protocol_is_refused_with_those_that_there_are() {
     let cluster = Cluster::init(&[]);
     let mut init = atlas();

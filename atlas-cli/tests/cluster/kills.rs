@@ -3,7 +3,7 @@
 //! A few cycles each here; as many as `ATLAS_KILL_CYCLES` says in a long run
 //! (`scripts/kill-cycles.sh`), which also prints how long each kill stopped the service.
 
-use crate::processes::{Cluster, PATIENCE, wait_for};
+use crate::processes::{Cluster, PATIENCE, seed, wait_for};
 use atlas_common::Time;
 use atlas_common::rng::SeededRng;
 use atlas_kv::{Kv, KvReply, KvRequest};
@@ -13,7 +13,7 @@ use atlas_smr::{ApplicationClient, CallError, Consistency, connect};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 const CALLERS: u64 = 8;
 const KEYS: u64 = 16;
@@ -143,12 +143,6 @@ async fn call_until_stopped(
 fn cycles() -> u64 {
     let given = std::env::var("ATLAS_KILL_CYCLES");
     given.map_or(3, |cycles| cycles.parse().unwrap())
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("ATLAS_SEED").ok();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    given.map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap())
 }
 
 /// Whom to kill: the leader where there is one, or anybody.

@@ -5,13 +5,14 @@ use atlas_smr::ProtocolRegistry;
 use atlas_smr::config::ClientConfig;
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// How long anything may take on a machine that is busy with other tests.
@@ -19,6 +20,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to leave the processor to what is waited for.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+/// Where a test's random numbers begin: `ATLAS_SEED`, or another place each time.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("ATLAS_SEED").ok();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    given.map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap())
+}
 
 /// The command under test.
 pub(crate) fn atlas() -> Command {
@@ -127,6 +135,11 @@ impl Cluster {
         cluster
     }
 
+    /// The process of a running replica.
+    pub(crate) fn pid(&self, replica: usize) -> u32 {
+        self.replicas[replica].as_ref().expect("it runs").id()
+    }
+
     /// How many replicas it has.
     pub(crate) fn size(&self) -> usize {
         self.replicas.len()
@@ -183,6 +196,33 @@ impl Cluster {
         let line = line.unwrap_or_else(|_| panic!("replica {replica} does not say it is ready"));
         let expected = format!("replica {replica} ready");
         assert!(line.starts_with(&expected), "{line}");
+    }
+
+    /// As [`Self::start_replica`], but one that does not start gives what it says; one that does gives
+    /// its notes.
+    pub(crate) fn try_start_replica(&mut self, replica: usize) -> Result<String, String> {
+        let log = self.path(&format!("replica-{replica}.log"));
+        let output = File::create(&log).unwrap();
+        let mut child = atlas()
+            .arg("start")
+            .arg(self.path(&format!("replica-{replica}")))
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let ready = format!("replica {replica} ready");
+        let outcome = wait_for("a replica that serves or says why not", || {
+            let ended = child.try_wait().unwrap();
+            let said = fs::read_to_string(&log).unwrap();
+            match said.split_once(&ready) {
+                Some((notes, _)) => Some(Ok(notes.to_owned())),
+                None => ended.map(|_| Err(said)),
+            }
+        });
+        if outcome.is_ok() {
+            self.replicas[replica] = Some(child);
+        }
+        outcome
     }
 
     /// `kill -9` to each of these, and only then waits for their ends.

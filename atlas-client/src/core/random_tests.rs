@@ -47,9 +47,15 @@ struct Replica {
 const READ: u64 = 1 << 63;
 
 impl Replica {
-    fn new() -> Self {
+    fn new(replies_bytes_max: usize) -> Self {
+        let limits = Limits {
+            sessions_max: 2,
+            session_replies_max: 64,
+            replies_bytes_max,
+            ..Limits::default()
+        };
         Self {
-            table: SessionTable::new(2, 64),
+            table: SessionTable::new(&limits),
             executed: vec![],
             position: 0,
             asked: BTreeSet::new(),
@@ -75,6 +81,12 @@ impl Replica {
     /// Executes the next bundle in the order.
     fn step(&mut self, bundle: &RequestBundle) -> Option<Reply> {
         self.position += 1;
+        let reply = self.admit(bundle);
+        self.table.settle();
+        reply
+    }
+
+    fn admit(&mut self, bundle: &RequestBundle) -> Option<Reply> {
         let session = bundle.session();
         match self.table.admit(bundle, SeqNo(self.position as u64)) {
             Admission::Opened { session, .. } => Some(Reply::Opened(session)),
@@ -125,6 +137,8 @@ struct World {
     /// The replicas that execute late, each by so many milliseconds at most.
     lags: Vec<u64>,
     loss: f64,
+    /// Of replies that a replica keeps.
+    bytes_max: usize,
     intruders: u64,
     /// Writes: number, and how it ended. Reads: how many writes were answered when it began.
     writes: BTreeMap<CallId, u64>,
@@ -143,6 +157,11 @@ impl World {
         config.limits.bundle_operations_max = rng.between(1, 16) as usize;
         config.limits.session_replies_max = 64;
         config.call_timeout = Duration::from_secs(rng.between(1, 20));
+        // Every fourth time room for three to six.
+        let bytes_max = match seed % 4 {
+            0 => 72 * rng.between(4, 8) as usize,
+            _ => 1 << 20,
+        };
         let core = ClientCore::new(config, Arc::new(FreeSigner)).unwrap();
         let mut world = Self {
             core,
@@ -150,12 +169,13 @@ impl World {
             events: BTreeMap::new(),
             serial: 0,
             order: vec![],
-            replicas: (0..n).map(|_| Replica::new()).collect(),
+            replicas: (0..n).map(|_| Replica::new(bytes_max)).collect(),
             liars: quorums.faults(),
             lags: (0..n)
                 .map(|_| if rng.chance(0.4) { 1500 } else { 20 })
                 .collect(),
             loss: rng.below(30) as f64 / 100.0,
+            bytes_max,
             intruders: 0,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -254,7 +274,7 @@ impl World {
 
     /// The writes in the order, each as often as it took effect.
     fn executed(&self) -> Vec<u64> {
-        let mut replica = Replica::new();
+        let mut replica = Replica::new(self.bytes_max);
         for bundle in &self.order {
             replica.step(bundle);
         }
@@ -451,7 +471,11 @@ impl World {
                     assert_eq!(reply.as_ref(), place.to_le_bytes(), "operation {number}");
                     tallies.answered += 1;
                 }
-                Err(CallError::UnknownOutcome { request, .. }) => {
+                Err(CallError::UnknownOutcome { request, doubt }) => {
+                    if *doubt == Doubt::Forgotten {
+                        assert_eq!(times, 1, "operation {number}");
+                        tallies.forgotten += 1;
+                    }
                     let bundle = self.order.iter().find(|b| {
                         b.session() == request.session
                             && (b.first()..=b.last()).contains(&request.operation)
@@ -483,6 +507,7 @@ impl World {
 struct Tallies {
     answered: usize,
     unknown: usize,
+    forgotten: usize,
     safe: usize,
     reads: usize,
 }
@@ -498,12 +523,14 @@ fn row_33_every_reply_is_true_and_nothing_runs_twice_under_loss_and_lies() {
         let one = world.check();
         total.answered += one.answered;
         total.unknown += one.unknown;
+        total.forgotten += one.forgotten;
         total.safe += one.safe;
         total.reads += one.reads;
     }
     println!("{total:?}");
     // Each kind of outcome came up, and success is the rule.
     assert!(total.answered > 12_000, "{total:?}");
+    assert!(total.forgotten > 20, "{total:?}");
     assert!(
         total.reads > 3_000 && total.unknown > 50 && total.safe > 50,
         "{total:?}"

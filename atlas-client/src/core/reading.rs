@@ -1,7 +1,6 @@
 //! Reads that are not ordered: whom to ask, and what comes of the answers.
 
 use super::{CallId, ClientCore};
-use crate::error::outcome;
 use crate::leader::Target;
 use crate::reads::ReadStep;
 use crate::waiting::Call;
@@ -42,6 +41,8 @@ impl ClientCore {
     }
 
     pub(super) fn read_answered(&mut self, from: NodeId, id: u64, result: Option<OperationResult>) {
+        // No read of a correct replica comes to that.
+        let result = result.filter(|result| *result != OperationResult::Forgotten);
         let step = self.reads.answer(from, CallId(id), result);
         self.read_step(step);
     }
@@ -49,7 +50,7 @@ impl ClientCore {
     pub(super) fn read_step(&mut self, step: ReadStep) {
         match step {
             ReadStep::Wait => {}
-            ReadStep::Done(call, result) => self.complete(call, outcome(result)),
+            ReadStep::Done(call, result) => self.answered(call, result),
             ReadStep::AskAll(request) => self.send(Target::All, ClientMessage::Read(request)),
             // It was admitted as a read: it does not fail for want of room here.
             ReadStep::Order(call) => self.waiting.push(call),

@@ -3,7 +3,7 @@
 use super::ClientCore;
 use crate::leader::Target;
 use crate::votes::Tally;
-use atlas_common::{SessionId, Time};
+use atlas_common::{ReplicaSet, SessionId, Time};
 use atlas_smr_core::bundle::{RequestBundle, UnsignedBundle};
 use atlas_smr_core::client_message::ClientMessage;
 use bytes::Bytes;
@@ -53,7 +53,7 @@ impl ClientCore {
             session,
             first: self.bundles.next(),
             acknowledged: self.bundles.acknowledged(),
-            repliers: self.repliers.choose(now, target, self.leader.ring()),
+            repliers: self.choose_repliers(now, target),
             operations: &operations,
         };
         let bundle = RequestBundle::new(&says, &self.config.genesis, self.signer.as_ref());
@@ -61,6 +61,16 @@ impl ClientCore {
         self.send(target, ClientMessage::Bundle(bundle.raw().clone()));
         let times = (now, now.after(self.timer.timeout()));
         self.bundles.push(bundle, &calls, tally, target, times);
+    }
+
+    /// Without a leader nobody knows an outcome first, and the first answer is worth more than the others
+    /// cost.
+    fn choose_repliers(&self, now: Time, target: Target) -> ReplicaSet {
+        if self.leader.is_led() {
+            self.repliers.choose(now, target, self.leader.ring())
+        } else {
+            ReplicaSet::default()
+        }
     }
 
     pub(super) fn retransmit(&mut self, now: Time) {

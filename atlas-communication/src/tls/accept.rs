@@ -254,6 +254,7 @@ impl Acceptor {
             inbox: &self.inboxes.lanes[lane.index()],
             meter: back.meter(),
             frame_bytes_max: self.limits.frame_bytes_max,
+            on_read: &|_| (),
         };
         tokio::select! {
             biased;
@@ -269,6 +270,7 @@ impl Acceptor {
             inbox: &self.inboxes.clients,
             meter: seat.queue.meter(),
             frame_bytes_max: self.limits.client_frame_bytes_max,
+            on_read: &|bytes| seat.set_reading(bytes),
         };
         tokio::select! {
             biased;

@@ -222,6 +222,7 @@ impl DialledLink {
                     inbox,
                     meter: self.queue.meter(),
                     frame_bytes_max: *reply_bytes_max,
+                    on_read: &|_| (),
                 };
                 tokio::select! {
                     biased;

@@ -1,5 +1,6 @@
 //! What can go wrong with a log.
 
+use crate::remedy::Remedy;
 use crate::storage::StorageError;
 use atlas_common::{Digest, Lsn};
 use thiserror::Error;
@@ -85,10 +86,30 @@ pub enum LogError {
     Failed {
         /// What failed, in words.
         cause: String,
+        /// What helps against that.
+        remedy: Remedy,
     },
     /// The log was shut down.
     #[error("the log is closed")]
     Closed,
+}
+
+impl LogError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Storage(error) => error.remedy(),
+            Self::Failed { remedy, .. } => *remedy,
+            Self::Damaged { .. } => Remedy::Repair,
+            Self::QueueFull { .. } | Self::Closed => Remedy::Retry,
+            Self::WrongCluster { .. }
+            | Self::UnknownVersion { .. }
+            | Self::ExistingLog { .. }
+            | Self::RecordTooLong { .. }
+            | Self::OutOfOrder { .. } => Remedy::Correct,
+        }
+    }
 }
 
 /// What is wrong with a damaged log.

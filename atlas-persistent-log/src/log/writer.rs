@@ -5,6 +5,7 @@ use super::recover::{self, SEGMENT_BYTES_CAP};
 use super::segments::Segments;
 use super::{LogError, LogOptions, RECORD_BYTES_CAP, Recovered};
 use crate::mode::Durability;
+use crate::remedy::Remedy;
 use crate::storage::{Storage, StorageError};
 use atlas_common::Lsn;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct LogWriter {
     written: Lsn,
     /// The last record that a power cut leaves.
     durable: Lsn,
-    failed: Option<String>,
+    failed: Option<(String, Remedy)>,
 }
 
 impl LogWriter {
@@ -127,9 +128,10 @@ impl LogWriter {
     /// # Errors
     /// As [`Self::append`], except for failures of the storage.
     pub fn check(&self, lsn: Lsn, record: &[u8]) -> Result<(), LogError> {
-        if let Some(cause) = &self.failed {
+        if let Some((cause, remedy)) = &self.failed {
             return Err(LogError::Failed {
                 cause: cause.clone(),
+                remedy: *remedy,
             });
         }
         if record.len() > self.options.record_bytes_max {
@@ -243,13 +245,14 @@ impl LogWriter {
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<T, StorageError>,
     ) -> Result<T, LogError> {
-        if let Some(cause) = &self.failed {
+        if let Some((cause, remedy)) = &self.failed {
             return Err(LogError::Failed {
                 cause: cause.clone(),
+                remedy: *remedy,
             });
         }
         step(self).map_err(|error| {
-            self.failed = Some(error.to_string());
+            self.failed = Some((error.to_string(), error.remedy()));
             error.into()
         })
     }

@@ -124,7 +124,7 @@ impl StoreError {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
 #[error(
     "{what} is damaged: {file} at byte {offset}{}; fetch it from a peer",
-    Named(.digest.as_ref())
+    Named(.digest.as_ref(), *.bytes)
 )]
 pub struct Damage {
     /// The file.
@@ -135,15 +135,18 @@ pub struct Damage {
     pub what: Damaged,
     /// The digest of the blob that should lie there, where that is known.
     pub digest: Option<Digest>,
+    /// The length of that blob, where it is known.
+    pub bytes: Option<u32>,
 }
 
-struct Named<'a>(Option<&'a Digest>);
+struct Named<'a>(Option<&'a Digest>, Option<u32>);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(digest) => write!(f, ", blob {digest}"),
-            None => Ok(()),
+        match (self.0, self.1) {
+            (Some(digest), Some(bytes)) => write!(f, ", blob {digest} of {bytes} bytes"),
+            (Some(digest), None) => write!(f, ", blob {digest}"),
+            (None, _) => Ok(()),
         }
     }
 }

@@ -92,6 +92,7 @@ pub(super) fn damaged(file: &str) -> Damage {
         offset: 0,
         what: Damaged::Metadata,
         digest: None,
+        bytes: None,
     }
 }
 

@@ -226,6 +226,7 @@ pub(super) fn damaged_index(pack: u64) -> Damage {
         offset: 0,
         what: Damaged::PackIndex,
         digest: None,
+        bytes: None,
     }
 }
 
@@ -310,6 +311,7 @@ pub(super) fn scan(
         offset,
         what: Damaged::Record,
         digest,
+        bytes: None,
     };
     let (mut at, mut gap) = (HEADER_BYTES as u64, None);
     while let Ok(offset) = u32::try_from(at)

@@ -242,6 +242,7 @@ impl PartStore {
             offset: u64::from(located.place.offset),
             what: Damaged::Record,
             digest: Some(*digest),
+            bytes: Some(located.place.plain),
         };
         tracing::error!(%damage, "damage found");
         damage.into()

@@ -86,6 +86,7 @@ impl PartStore {
                     offset: 0,
                     what: Damaged::Missing,
                     digest: Some(digest),
+                    bytes: None,
                 });
             }
             Err(error) => return Err(error),

@@ -154,7 +154,7 @@ impl<A: Application> Executor<A> {
         out.operations += 1;
         self.counters.operations += 1;
         match &result {
-            OperationResult::Ok(_) => {}
+            OperationResult::Ok(_) | OperationResult::Forgotten => {}
             OperationResult::InvalidRequest => self.counters.invalid_requests += 1,
             OperationResult::ApplicationFailed => self.counters.application_failures += 1,
             OperationResult::ReplyTooLarge => self.counters.replies_too_large += 1,

@@ -28,12 +28,21 @@ pub(super) struct Operation {
     pub(super) request: Bytes,
 }
 
+/// The results of a group are in memory together until the last of them is there, so a group ends at so
+/// many operations, or is one bundle.
+const GROUP_OPERATIONS_MAX: usize = 1024;
+
 /// How many of the bundles, from the first on, can be admitted before any of them is run.
 pub(super) fn group(bundles: &[&RequestBundle]) -> usize {
     let mut sessions = BTreeSet::<SessionId>::new();
-    let alone =
-        |bundle: &&&RequestBundle| !bundle.opens_session() && sessions.insert(bundle.session());
-    bundles.iter().take_while(alone).count().max(1)
+    let mut operations = 0;
+    let joins = |bundle: &&&RequestBundle| {
+        operations += bundle.operations().len();
+        operations <= GROUP_OPERATIONS_MAX
+            && !bundle.opens_session()
+            && sessions.insert(bundle.session())
+    };
+    bundles.iter().take_while(joins).count().max(1)
 }
 
 /// Runs operations of a group, with the results in their order.

@@ -30,10 +30,11 @@
 //! and then reads from the same replica finds *d* executed, since that answer came from the executing
 //! thread before the read did.
 
+use super::asked::Asked;
 use super::{ExecutionFailure, ExecutionSink, ExecutionStats};
 use crate::execute::ReadView;
 use atlas_common::{ClientId, SeqNo};
-use atlas_smr_core::client_message::{ReadRequest, Reply};
+use atlas_smr_core::client_message::Reply;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::io;
@@ -43,8 +44,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// A read, with the state to answer it from.
 pub(super) struct Job {
-    pub(super) client: ClientId,
-    pub(super) read: ReadRequest,
+    pub(super) asked: Asked,
     pub(super) view: Arc<dyn ReadView>,
     /// The last decision in that state.
     pub(super) at: SeqNo,
@@ -115,11 +115,8 @@ fn run(queue: &Receiver<Job>, sink: &dyn ExecutionSink, stats: &Mutex<ExecutionS
 }
 
 fn answer(job: Job) -> (ClientId, Reply) {
-    let result = job.view.read(&job.read.operation);
-    let reply = Reply::Read {
-        id: job.read.id,
-        result,
-        at: job.at,
-    };
-    (job.client, reply)
+    let Job { asked, view, at } = job;
+    let result = view.read(&asked.read.operation);
+    let id = asked.read.id;
+    (asked.client, Reply::Read { id, result, at })
 }

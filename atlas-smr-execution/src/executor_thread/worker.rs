@@ -1,12 +1,13 @@
 //! The loop of the executing thread.
 
+use super::asked::Asked;
 use super::encoder::Encoder;
 use super::readers::{Job, Readers};
 use super::{ExecutionFailure, ExecutionSink, ExecutionStats, Ordered, Unordered};
 use crate::execute::{Applied, Execute, InstallError, Progress, ReadView};
 use atlas_common::{ClientId, SeqNo};
 use atlas_core::CheckpointId;
-use atlas_smr_core::client_message::{ReadRequest, Reply};
+use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
 use crossbeam_channel::{Receiver, select};
 use parking_lot::Mutex;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 const GROUP_OPERATIONS: usize = 256;
 /// Reads taken in one go, so that decisions do not wait for more.
 const GROUP_READS: usize = 256;
+/// Bytes of answers to reads after which they are handed over.
+const GROUP_READ_BYTES: usize = 4 << 20;
 
 pub(super) struct Worker {
     executor: Box<dyn Execute>,
@@ -31,7 +34,7 @@ pub(super) struct Worker {
     encoder: Encoder,
     stats: Arc<Mutex<ExecutionStats>>,
     /// Reads by the decision they wait for.
-    waiting: BTreeMap<SeqNo, Vec<(ClientId, ReadRequest)>>,
+    waiting: BTreeMap<SeqNo, Vec<Asked>>,
     waiting_count: usize,
     waiting_max: usize,
     group: Group,
@@ -44,6 +47,7 @@ struct Group {
     progress: Option<Progress>,
     operations: usize,
     reads: u64,
+    read_bytes: usize,
     refused: u64,
 }
 
@@ -187,16 +191,10 @@ impl Worker {
 
     fn unordered(&mut self, order: Unordered) {
         match order {
-            Unordered::Read {
-                client,
-                read,
-                after,
-            } if after <= self.executor.executed() => self.read(client, read),
-            Unordered::Read {
-                client,
-                read,
-                after,
-            } => self.wait(client, read, after),
+            Unordered::Read { asked, after } if after <= self.executor.executed() => {
+                self.read(asked);
+            }
+            Unordered::Read { asked, after } => self.wait(asked, after),
             Unordered::Retransmit {
                 client,
                 session,
@@ -211,54 +209,55 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self, client: ClientId, read: ReadRequest, after: SeqNo) {
+    fn wait(&mut self, asked: Asked, after: SeqNo) {
         if self.waiting_count >= self.waiting_max {
-            self.refuse(client, &read);
+            self.refuse(&asked);
             return;
         }
         self.waiting_count += 1;
-        self.waiting.entry(after).or_default().push((client, read));
+        self.waiting.entry(after).or_default().push(asked);
     }
 
     fn serve_waiting(&mut self) {
         while let Some(entry) = self.waiting.first_entry()
             && *entry.key() <= self.executor.executed()
         {
-            for (client, read) in entry.remove() {
+            for asked in entry.remove() {
                 self.waiting_count -= 1;
-                self.read(client, read);
+                self.read(asked);
             }
         }
     }
 
-    fn read(&mut self, client: ClientId, read: ReadRequest) {
+    fn read(&mut self, asked: Asked) {
         let at = self.executor.executed();
         if let Some(readers) = &self.readers
             && let Some(view) = self.view.take().or_else(|| self.executor.view())
         {
             self.view = Some(Arc::clone(&view));
-            let job = Job {
-                client,
-                read,
-                view,
-                at,
-            };
+            let job = Job { asked, view, at };
             if let Some(job) = readers.offer(job) {
-                self.refuse(client, &job.read);
+                self.refuse(&job.asked);
             }
             return;
         }
-        let result = self.executor.read(&read.operation);
+        let result = self.executor.read(&asked.read.operation);
         self.group.reads += 1;
-        let id = read.id;
+        if let OperationResult::Ok(reply) = &result {
+            self.group.read_bytes += reply.len();
+        }
+        let id = asked.read.id;
         let reply = Reply::Read { id, result, at };
-        self.group.replies.push((client, reply));
+        self.group.replies.push((asked.client, reply));
+        if self.group.read_bytes >= GROUP_READ_BYTES {
+            self.hand_over();
+        }
     }
 
-    fn refuse(&mut self, client: ClientId, read: &ReadRequest) {
+    fn refuse(&mut self, asked: &Asked) {
         self.group.refused += 1;
-        let refused = Reply::ReadRefused(read.id);
-        self.group.replies.push((client, refused));
+        let refused = Reply::ReadRefused(asked.read.id);
+        self.group.replies.push((asked.client, refused));
     }
 
     /// Tells the sink what was done: replies first, since somebody waits for them.

@@ -147,7 +147,7 @@ fn certified_parts_of_another_application_are_refused() {
     );
     let mut format = parts.clone();
     format[0] = [&[9], &parts[0][1..]].concat().into();
-    let (found, expected) = (9, 2);
+    let (found, expected) = (9, 3);
     let error = InstallError::Format { found, expected };
     assert_eq!(refuse(&format), Err(error));
     // The state must begin with a part of its own.

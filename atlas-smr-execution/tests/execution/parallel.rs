@@ -67,6 +67,8 @@ fn roomy() -> Limits {
     Limits {
         // Fewer than clients, so that some are evicted.
         sessions_max: 6,
+        // Less than the replies of a decision, at times.
+        replies_bytes_max: 1500,
         ..limits()
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::common::*;
 use atlas_common::{NodeId, OpNumber, ReplicaSet, SessionId};
+use atlas_core::Limits;
 use atlas_smr_core::bundle::RequestBundle;
-use atlas_smr_core::client_message::Reply;
+use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::session::SessionUpdate;
 use atlas_smr_execution::{Execute, Executor};
 use bytes::Bytes;
@@ -39,6 +40,61 @@ fn a_duplicate_is_answered_from_the_cache_and_never_executed_again() {
     assert_eq!(executor.counters().duplicates, 4);
     let again = executor.retransmit(client(1), SessionId(1), OpNumber(1), OpNumber(2));
     assert_eq!(again, answer);
+}
+
+/// Room for three replies of 250 bytes, of which two are left when an eighth is made free.
+fn forgetful() -> Executor<Totals> {
+    let limits = Limits {
+        replies_bytes_max: 1000,
+        ..limits()
+    };
+    Executor::new(Totals, config(limits))
+}
+
+fn fill(first: u64, count: usize) -> Bytes {
+    bundle(1, 1, first, &vec![Request::Fill(250 - 3); count])
+}
+
+#[test]
+fn a_reply_that_is_no_longer_kept_is_said_to_be_and_never_made_again() {
+    let filled = ok(&Answer::Filled(vec![7; 250 - 3].into()));
+    let forgotten = OperationResult::Forgotten;
+    let mut executor = forgetful();
+    apply(&mut executor, &[open(1)]);
+    let whole = apply(&mut executor, &[fill(1, 3)]);
+    let whole: Vec<_> = whole.into_iter().flat_map(of_reply).collect();
+    assert_eq!(whole, vec![filled.clone(); 3], "the first answer is whole");
+    // The next decision is one too many.
+    assert_eq!(apply(&mut executor, &[fill(4, 1)]).len(), 1);
+    assert_eq!(executor.counters().replies_forgotten, 2);
+    assert!(executor.sessions().kept_bytes() <= 1000);
+    let expected = [forgotten.clone(), forgotten, filled];
+    let asked = executor.retransmit(client(1), SessionId(1), OpNumber(1), OpNumber(3));
+    assert_eq!(asked, [results(1, 1, expected.to_vec())]);
+    let again = apply(&mut executor, &[fill(1, 3)]);
+    assert_eq!(again, [results(1, 1, expected.to_vec())]);
+    assert_eq!(executor.state().updates, 4);
+
+    // One that was restored from a checkpoint says the same.
+    let image = executor.snapshot().into_image(64).unwrap();
+    let mut restored = forgetful();
+    let blobs = image.blobs();
+    restored
+        .install_parts(&image.id, &image.descriptor, &blobs)
+        .unwrap();
+    assert_eq!(restored.sessions(), executor.sessions());
+    let asked = restored.retransmit(client(1), SessionId(1), OpNumber(1), OpNumber(3));
+    assert_eq!(asked, [results(1, 1, expected.to_vec())]);
+    let next = [fill(5, 2)];
+    assert_eq!(apply(&mut restored, &next), apply(&mut executor, &next));
+    assert_eq!(restored.state_digest(), executor.state_digest());
+}
+
+fn of_reply(reply: Reply) -> Vec<OperationResult> {
+    match reply {
+        Reply::Results { results, .. } => results,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub operations: u64,
     /// Operations on which the application panicked.
     pub application_failures: u64,
+    /// Replies that are no longer kept because there were too many bytes of them.
+    pub replies_forgotten: u64,
     /// Requests dropped, by reason.
     pub requests_dropped: BTreeMap<&'static str, u64>,
     /// Messages of peers dropped, by reason.
@@ -252,7 +254,9 @@ impl Page<'_> {
         self.counter("states_installed", help, now.states_installed)?;
         self.counter("operations_executed", "Operations executed", now.operations)?;
         let help = "Operations on which the application panicked";
-        self.counter("application_failures", help, now.application_failures)
+        self.counter("application_failures", help, now.application_failures)?;
+        let help = "Replies given up because those of all sessions outgrew replies_bytes_max";
+        self.counter("replies_forgotten", help, now.replies_forgotten)
     }
 
     fn checkpoints(&mut self, now: &Snapshot) -> fmt::Result {

@@ -117,8 +117,9 @@ impl ClusterConfig {
     ///
     /// It covers what the cluster began with and what all replicas must do alike: the cluster's id,
     /// its protocol and fault model, the members' ids, keys and roles, and the limits that shape the
-    /// replicated state (`checkpoint_interval`, `sessions_max`, `session_replies_max`). Names,
-    /// addresses, clients, time-outs and the other limits may change between two starts.
+    /// replicated state (`checkpoint_interval`, `sessions_max`, `session_replies_max`,
+    /// `replies_bytes_max`). Names, addresses, clients, time-outs and the other limits may change between
+    /// two starts.
     #[must_use]
     pub const fn genesis(&self) -> &Digest {
         &self.genesis
@@ -431,6 +432,7 @@ fn genesis(
         .number(limits.checkpoint_interval)
         .number(limits.sessions_max as u64)
         .number(limits.session_replies_max as u64)
+        .number(limits.replies_bytes_max as u64)
         .number(members.len() as u64);
     let add = |digest: DigestBuilder, member: &ClusterMember| {
         let votes = u64::from(member.role == Role::Voter);

@@ -335,6 +335,7 @@ fn the_genesis_covers_what_replicas_must_share_and_nothing_else() {
         cluster_text() + "[limits]\ncheckpoint_interval = 100\n",
         cluster_text() + "[limits]\nsessions_max = 100\n",
         cluster_text() + "[limits]\nsession_replies_max = 5000\n",
+        cluster_text() + "[limits]\nreplies_bytes_max = 100000000\n",
     ] {
         assert!(seen.insert(genesis(&other)), "{other}");
     }

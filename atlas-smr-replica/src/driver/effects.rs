@@ -1,6 +1,7 @@
 //! Carrying out what the core asks.
 
 use super::Driver;
+use crate::node::log_failure;
 use crate::store::StoreJob;
 use atlas_common::{Digest, Lsn, NodeId, wire};
 use atlas_communication::Lane;
@@ -124,7 +125,7 @@ impl<P: OrderingProtocol> Driver<P> {
             result => result,
         };
         if let Err(error) = appended {
-            self.stop(format!("the log failed: {error}"));
+            self.stop(log_failure(&error));
         }
     }
 
@@ -133,7 +134,7 @@ impl<P: OrderingProtocol> Driver<P> {
         match self.log.compact(below, OperationMode::Notify) {
             // The next checkpoint asks again.
             Ok(()) | Err(LogError::QueueFull { .. }) => {}
-            Err(error) => self.stop(format!("the log failed: {error}")),
+            Err(error) => self.stop(log_failure(&error)),
         }
     }
 

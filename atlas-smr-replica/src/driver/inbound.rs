@@ -109,7 +109,13 @@ impl<P: OrderingProtocol> Driver<P> {
             StoreEvent::Scrubbed => self.step(CoreInput::Scrubbed),
             StoreEvent::Damaged(parts) => self.step(CoreInput::Damaged(parts)),
             StoreEvent::Read { to, messages } => self.step(CoreInput::StoreRead { to, messages }),
-            StoreEvent::Failed(error) => self.stop(format!("the checkpoint store failed: {error}")),
+            StoreEvent::Failed(error) => {
+                let advice = match error.remedy() {
+                    Some(remedy) => format!("\nwhat helps: {}", remedy.advice()),
+                    None => String::new(),
+                };
+                self.stop(format!("the checkpoint store failed: {error}{advice}"));
+            }
         }
     }
 

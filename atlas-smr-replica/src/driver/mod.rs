@@ -13,6 +13,7 @@ mod reads;
 
 pub(crate) use checking::{Checking, default_workers};
 pub(crate) use events::{Command, EventQueue, InstallOutcome};
+pub(crate) use reads::READS_BYTES_MAX;
 
 use crate::clock::Clock;
 use crate::evidence::EvidenceFiles;

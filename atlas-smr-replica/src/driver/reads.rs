@@ -16,17 +16,42 @@ use std::collections::BTreeMap;
 
 /// Reads that may wait for the protocol's word.
 const READS_MAX: usize = 16_384;
+/// Bytes of their requests.
+pub(crate) const READS_BYTES_MAX: usize = 64 << 20;
 
 /// Reads that wait for the protocol's word.
 #[derive(Debug, Default)]
 pub(super) struct PendingReads {
     next: u64,
     waiting: BTreeMap<ReadId, (ClientId, ReadRequest)>,
+    bytes: usize,
+}
+
+impl PendingReads {
+    /// Keeps a read under a name of its own; gives it back when there is no room.
+    fn keep(&mut self, client: ClientId, read: ReadRequest) -> Result<ReadId, ReadRequest> {
+        let bytes = self.bytes.saturating_add(read.operation.len());
+        if self.waiting.len() >= READS_MAX || bytes > READS_BYTES_MAX {
+            return Err(read);
+        }
+        let id = ReadId(self.next);
+        self.next += 1;
+        self.bytes = bytes;
+        self.waiting.insert(id, (client, read));
+        Ok(id)
+    }
+
+    fn take(&mut self, id: ReadId) -> Option<(ClientId, ReadRequest)> {
+        let (client, read) = self.waiting.remove(&id)?;
+        self.bytes -= read.operation.len();
+        Some((client, read))
+    }
 }
 
 impl<P: OrderingProtocol> Driver<P> {
     pub(super) fn on_read(&mut self, client: ClientId, read: ReadRequest) {
-        if !self.checking.admits(&client) && !self.is_local(&client) {
+        let admitted = self.checking.admits(&client) || self.is_local(&client);
+        if !admitted || read.operation.len() > self.shared.limits.operation_bytes_max {
             self.core.count_rejected(Reject::BadRequest);
             return;
         }
@@ -46,25 +71,20 @@ impl<P: OrderingProtocol> Driver<P> {
     }
 
     fn ask_protocol(&mut self, client: ClientId, read: ReadRequest) {
-        let reads = &mut self.state.reads;
-        if reads.waiting.len() >= READS_MAX {
-            self.shared.reply(&client, Reply::ReadRefused(read.id));
-            return;
+        match self.state.reads.keep(client, read) {
+            Ok(id) => self.step(CoreInput::Read(id)),
+            Err(read) => self.shared.reply(&client, Reply::ReadRefused(read.id)),
         }
-        let id = ReadId(reads.next);
-        reads.next += 1;
-        reads.waiting.insert(id, (client, read));
-        self.step(CoreInput::Read(id));
     }
 
     pub(super) fn run_read(&mut self, id: ReadId, seq: SeqNo) {
-        if let Some((client, read)) = self.state.reads.waiting.remove(&id) {
+        if let Some((client, read)) = self.state.reads.take(id) {
             self.execute_read(client, read, seq);
         }
     }
 
     pub(super) fn refuse_read(&mut self, id: ReadId) {
-        if let Some((client, read)) = self.state.reads.waiting.remove(&id) {
+        if let Some((client, read)) = self.state.reads.take(id) {
             self.shared.reply(&client, Reply::ReadRefused(read.id));
         }
     }

@@ -30,7 +30,7 @@ use super::OpenError;
 use atlas_common::Digest;
 use atlas_core::Origin;
 use atlas_persistent_log::birth::{self, Birth};
-use atlas_persistent_log::log::set_aside;
+use atlas_persistent_log::log::{SET_ASIDE, set_aside};
 use atlas_persistent_log::{
     LogError, LogOptions, LogWriter, Recovered, SealedError, Storage, StorageError,
 };
@@ -97,11 +97,25 @@ pub(super) fn open_log(
             notes.push(format!(
                 "{error}. It is put aside, and this replica rejoins as one that has forgotten its votes"
             ));
+            // What is kept of damaged logs is bounded: the last one.
+            forget_earlier(&**storage)?;
             put_aside(&**storage, notes)?;
             Ok(LogWriter::open(Arc::clone(storage), options.clone())?)
         }
         opened => Ok(opened?),
     }
+}
+
+fn forget_earlier(storage: &dyn Storage) -> Result<(), StorageError> {
+    if exists(storage, ASIDE)? {
+        return Ok(());
+    }
+    for name in storage.list()? {
+        if name.starts_with(SET_ASIDE) {
+            storage.delete(&name)?;
+        }
+    }
+    Ok(())
 }
 
 fn put_aside(storage: &dyn Storage, notes: &mut Vec<String>) -> Result<(), StorageError> {
@@ -237,7 +251,12 @@ mod tests {
         let name = segments(&disk).remove(0);
         let before = disk.live_bytes(&name).unwrap();
         assert!(disk.flip_bit(&name, 140, 2));
+        // What is left of a log that was damaged long ago gives way.
+        let earlier = format!("{SET_ASIDE}0000000000000777");
+        disk.write_atomically(&earlier, b"damaged long ago")
+            .unwrap();
         let life = live(&disk).unwrap();
+        assert!(!disk.list().unwrap().contains(&earlier));
         assert_eq!((life.origin, life.records.len()), (Origin::Amnesiac, 0));
         assert!(life.notes[0].contains(&name) && life.notes[0].contains("records from 1 on"));
         let aside = disk.live_bytes(&format!("damaged-{name}")).unwrap();

@@ -165,6 +165,45 @@ fn an_expired_session_leaves_its_calls_in_doubt_and_later_ones_get_a_new_one() {
 }
 
 #[test]
+fn an_operation_whose_reply_is_forgotten_is_in_doubt_and_a_read_is_called_again() {
+    let mut rig = Rig::byzantine();
+    let write = rig.call("1");
+    let read = rig
+        .core
+        .read(rig.now, bytes("r"), Consistency::Linearizable);
+    rig.poll();
+    rig.take_sent();
+    let forgotten = |count: usize| Reply::Results {
+        session: SESSION,
+        first: OpNumber(1),
+        results: vec![OperationResult::Forgotten; count],
+    };
+    rig.say(1, forgotten(2));
+    assert_eq!(rig.take_done(), [], "one replica alone may lie");
+    rig.say(2, forgotten(2));
+    let request = RequestId {
+        client: rig.core.id(),
+        session: SESSION,
+        operation: OpNumber(1),
+    };
+    let doubt = Doubt::Forgotten;
+    let error = CallError::UnknownOutcome { request, doubt };
+    assert!(!error.is_retry_safe());
+    assert_eq!(rig.take_done(), [(write, Err(error))]);
+    let again = rig.take_bundle();
+    assert_eq!(again.operations(), [bytes("r")]);
+    assert_eq!(
+        (again.first(), again.acknowledged()),
+        (OpNumber(3), OpNumber(2))
+    );
+    for replica in 0..2 {
+        rig.results(replica, 3, &["R"]);
+    }
+    assert_eq!(rig.take_done(), [(read, Ok(bytes("R")))]);
+    assert_eq!(rig.core.outstanding(), 0);
+}
+
+#[test]
 fn deadlines_tell_what_was_sent_from_what_was_not() {
     let mut rig = Rig::new(config(FaultModel::Byzantine, 4));
     let unsent = rig.call("1");

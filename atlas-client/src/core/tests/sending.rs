@@ -274,6 +274,10 @@ fn a_bundle_names_as_many_repliers_as_have_to_agree_the_leader_among_them() {
     reading.unordered_reads = true;
     assert_eq!(named(&mut Rig::open(reading)), [0, 1, 2]);
     assert_eq!(named(&mut Rig::open(config(FaultModel::Crash, 5))), [0]);
+    let mut leaderless = Rig::open(config(FaultModel::Crash, 3));
+    leaderless.hint.leader = None;
+    (0..3).for_each(|replica| leaderless.say(replica, Reply::Opened(SESSION)));
+    assert!(named(&mut leaderless).is_empty(), "the first answer counts");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Crashes and failures at every operation (catalogue rows 42 to 44).
 
 use super::*;
+use crate::remedy::Remedy;
 use crate::storage::Fault;
 use atlas_common::rng::SeededRng;
 
@@ -184,6 +185,23 @@ fn a_full_disk_stops_the_log_and_loses_nothing() {
         live(&mut log, &mut known, 100).unwrap();
     }
     assert!(struck > operations / 2, "{struck} of {operations}");
+}
+
+#[test]
+fn an_error_says_what_helps_and_so_do_those_that_follow_from_it() {
+    for (fault, remedy) in [
+        (Fault::SyncFails, Remedy::ReplaceDisk),
+        (Fault::DiskFull, Remedy::FreeSpace),
+    ] {
+        let disk = SimStorage::new();
+        let (mut log, _) = open(&disk).unwrap();
+        disk.inject(fault, disk.counters().operations + 1);
+        let error = live(&mut log, &mut Known::default(), 80).unwrap_err();
+        assert_eq!(error.remedy(), remedy, "{error}");
+        let later = log.commit().unwrap_err();
+        assert!(matches!(later, LogError::Failed { .. }));
+        assert_eq!(later.remedy(), remedy, "{later}");
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Model {
         let mut limits = small();
         limits.pool_bytes_max = 6000 + 1000 * (seed as usize % 20);
         let (pool, clients) = pool_and_clients(&limits, 4);
-        let mut table = SessionTable::new(10, 100);
+        let mut table = SessionTable::new(&limits);
         for client in &clients {
             table.admit(&client.open(), SeqNo(0));
         }

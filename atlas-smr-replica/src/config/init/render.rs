@@ -151,7 +151,12 @@ fn settings<T: Serialize>(value: &T, default: &T) -> Result<String, ConfigError>
     let mut text = String::new();
     for line in value.lines() {
         let mark = if default.contains(&line) { "# " } else { "" };
-        let starred = ["checkpoint_interval", "sessions_max", "session_replies_max"];
+        let starred = [
+            "checkpoint_interval",
+            "sessions_max",
+            "session_replies_max",
+            "replies_bytes_max",
+        ];
         let star = starred
             .iter()
             .any(|key| line.starts_with(&format!("{key} ")));
