@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The key-value store, reporting what really runs.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,8 @@ pub(crate) struct SimApp {
     kv: Kv,
     /// What has run since it was last taken. Nothing that a request does depends on it.
     pub(crate) ran: Arc<Mutex<Vec<Ran>>>,
+    /// The next operation is to write what nobody asked for.
+    pub(crate) corrupt: Arc<AtomicBool>,
 }
 
 /// A labelled operation.
@@ -49,6 +52,10 @@ impl Application for SimApp {
             operation,
             request,
         } = labelled;
+        if self.corrupt.swap(false, Ordering::Relaxed) {
+            let (key, value) = ("a key that no client reads".to_owned(), Bytes::new());
+            self.kv.update(state, KvRequest::Put { key, value }, cx);
+        }
         let reply = self.kv.update(state, request, cx);
         let label = Label { client, operation };
         let result = hash(&reply);

@@ -10,6 +10,7 @@ use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::{CoreInput, Decision};
 use atlas_smr_core::session::SessionUpdate;
 use atlas_smr_execution::{Execute, Executor, ExecutorConfig, InstallError, PartSource, Snapshot};
+use std::sync::atomic::Ordering;
 
 /// The executor, and what its application reports.
 #[derive(Debug)]
@@ -98,6 +99,11 @@ impl Machine {
 
     pub(crate) fn state_digest(&self) -> Option<Digest> {
         self.executor.state_digest().ok()
+    }
+
+    /// Changes the state behind everybody's back, at the next operation.
+    pub(crate) fn corrupt(&self) {
+        self.app.corrupt.store(true, Ordering::Relaxed);
     }
 
     /// All sessions, as the core is told after a start or a new state.

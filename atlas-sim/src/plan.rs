@@ -214,6 +214,9 @@ pub enum Action {
     DiskFault(Target, DiskFault),
     /// Bits flip in the parts of checkpoints that a replica has stored, while it runs or is down.
     DamageParts(Target),
+    /// A replica's state is changed behind its back. From then on until it restarts it counts as a faulty
+    /// one.
+    Corrupt(Target),
     /// A replica's wall clock is so many milliseconds ahead from now on.
     SetWall(NodeId, u64),
     /// Correct replicas' monitors distrust the leader.

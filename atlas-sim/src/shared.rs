@@ -7,6 +7,7 @@ use crate::checkers::execution::Execution;
 use crate::checkers::facts::Facts;
 use crate::checkers::history::History;
 use crate::checkers::validity::Validity;
+use crate::checkers::votes::Votes;
 use crate::events::Queue;
 use crate::faults::FaultCounts;
 use crate::network::Network;
@@ -79,6 +80,7 @@ pub(crate) struct Oracles {
     pub(crate) execution: Execution,
     pub(crate) history: History,
     pub(crate) facts: Facts,
+    pub(crate) votes: Votes,
     /// The views that correct replicas entered.
     pub(crate) views: BTreeMap<View, ViewChange>,
     /// The first thing that went wrong.

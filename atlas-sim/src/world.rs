@@ -8,6 +8,7 @@ use crate::checkers::execution::Execution;
 use crate::checkers::facts::Facts;
 use crate::checkers::history::History;
 use crate::checkers::validity::Validity;
+use crate::checkers::votes::Votes;
 use crate::checkers::{Violation, limits};
 use crate::clients::{BAD_PAUSE, BadActor, Client, Known};
 use crate::crypto::Keys;
@@ -118,6 +119,7 @@ impl<P: SimProtocol> World<P> {
             execution: Execution::default(),
             history: History::default(),
             facts: Facts::default(),
+            votes: Votes::default(),
             views: BTreeMap::new(),
             violation: None,
         };
@@ -303,6 +305,10 @@ impl<P: SimProtocol> World<P> {
         self.shared
             .counters
             .insert("calls of unknown outcome", unknown);
+        let votes = &self.shared.oracles.votes;
+        let (votes, again) = (votes.len() as u64, votes.again());
+        self.shared.count("votes", votes);
+        self.shared.count("votes said again in a later life", again);
         self.shared.line("", format_args!("{verdict}"));
         let views = &self.shared.oracles.views;
         Report {

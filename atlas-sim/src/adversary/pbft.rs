@@ -5,7 +5,9 @@ mod views;
 mod votes;
 
 use super::Adversary;
-use crate::protocol::{Setup, SimProtocol};
+use crate::protocol::{self, Setup, SimProtocol};
+use atlas_common::{Digest, NodeId, SeqNo, View};
+use atlas_core::Membership;
 use atlas_pbft::message::{Message, Phase};
 use atlas_pbft::{Pbft, PbftConfig};
 use std::time::Duration;
@@ -32,6 +34,30 @@ impl SimProtocol for Pbft {
 
     fn describe(message: &Message) -> String {
         describe(message)
+    }
+
+    fn votes(
+        message: &Message,
+        me: NodeId,
+        _to: Option<NodeId>,
+        membership: &Membership,
+    ) -> Vec<protocol::Vote> {
+        let vote = |kind, view: View, seq: SeqNo, digest: &Digest| {
+            vec![protocol::Vote::for_digest(kind, view.0, seq.0, digest)]
+        };
+        match message {
+            // The leader's proposal is its prepare vote; others pass it on.
+            Message::PrePrepare(p)
+                if p.view.0 % membership.quorums().n() as u64 == u64::from(me.0) =>
+            {
+                vote("prepare", p.view, p.seq, &p.batch.digest())
+            }
+            Message::Vote(v) if v.phase == Phase::Prepare => {
+                vote("prepare", v.view, v.seq, &v.digest)
+            }
+            Message::Vote(v) => vote("commit", v.view, v.seq, &v.digest),
+            _ => Vec::new(),
+        }
     }
 
     fn adversaries() -> &'static [&'static str] {

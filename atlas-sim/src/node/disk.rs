@@ -29,6 +29,9 @@ use std::time::Duration;
 pub(super) struct Disk {
     log: LogWriter,
     pub(super) keeper: StoreKeeper,
+    /// The last record that was handed to the log, and the last that is durable.
+    appended: Lsn,
+    durable: Lsn,
     /// Whether a group is being synced.
     syncing: bool,
     /// Whether records were appended since the last sync began.
@@ -69,6 +72,7 @@ impl<P: SimProtocol> Node<P> {
                     .map_err(|e| e.to_string())
             });
         running.disk.dirty = true;
+        running.disk.appended = lsn;
         if let Err(error) = result {
             self.halt(&format!("the log failed: {error}"), shared);
         }
@@ -113,6 +117,7 @@ impl<P: SimProtocol> Node<P> {
         match running.disk.log.commit() {
             Ok(lsn) => {
                 shared.trace.mix(lsn.0);
+                running.disk.durable = lsn;
                 self.input(CoreInput::Durable(lsn), shared);
             }
             Err(error) => self.halt(&format!("the log failed: {error}"), shared),
@@ -229,8 +234,11 @@ impl<P: SimProtocol> Node<P> {
                 shared.counts.count(FaultKind::TornWrite);
             }
         }
+        let appended = running.disk.appended;
+        let mut pending = appended.since(running.disk.durable);
         if matches!(kind, CrashKind::Damage(_)) {
             running.disk.stop();
+            pending = 0;
         }
         drop(running);
         self.storage = match kind {
@@ -250,6 +258,7 @@ impl<P: SimProtocol> Node<P> {
         if self.storage.counters().losses > losses {
             shared.counts.count(FaultKind::LostWrites);
         }
+        shared.counts.add(FaultKind::LostRecord, pending);
         shared.trace.mix(u64::from(self.id.0));
         shared.line(Name(self.id), format_args!("crashes ({kind:?})"));
         true
@@ -317,6 +326,7 @@ impl<P: SimProtocol> Node<P> {
             shared.counts.count(FaultKind::Restart);
         }
         self.life += 1;
+        self.corrupted = false;
         match self.open(shared) {
             Ok((running, sessions)) => {
                 let executed = running.machine.executed();
@@ -372,6 +382,12 @@ impl<P: SimProtocol> Node<P> {
             shared.line(Name(self.id), format_args!("{note}"));
         }
         let found = found.map_err(|error| error.to_string())?;
+        if let Some(found) = found.as_ref().filter(|_| self.is_correct()) {
+            // What is kept as certified is what was certified.
+            let id = found.stored.certificate.id;
+            let same = shared.oracles.agreement.state(self.id, id.seq, id.state);
+            shared.note(same);
+        }
         let installed = found.map(|found| Installed {
             certificate: Arc::new(found.stored.certificate),
             frontier: found.stored.frontier,
@@ -415,6 +431,8 @@ impl<P: SimProtocol> Node<P> {
             disk: Disk {
                 log: opened.log,
                 keeper,
+                appended: opened.last_lsn,
+                durable: opened.last_lsn,
                 syncing: false,
                 dirty: false,
                 work: VecDeque::new(),
@@ -459,6 +477,8 @@ impl<P: SimProtocol> Node<P> {
         shared.count("parts_reused", transfer.parts_reused);
         shared.count("parts_rejected", transfer.parts_rejected);
         shared.count("parts_repaired", transfer.parts_repaired);
+        shared.count("offers_rejected", transfer.offers_rejected);
+        shared.count("peers_blamed", transfer.peers_blamed);
         shared.count("state_bytes_fetched", transfer.bytes_fetched);
         for (name, times) in running.core.protocol().counters() {
             shared.count(name, times);

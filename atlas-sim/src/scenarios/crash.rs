@@ -418,6 +418,25 @@ pub(super) const ALL: &[Scenario] = &[
         shows: nothing,
     },
     Scenario {
+        name: "row-15-decisions-by-two-paths",
+        about: "decisions come by log transfer and otherwise, late and twice: each is executed once",
+        plan: |seed| {
+            let plan = busy(calm(size(seed), seed, &[FaultKind::Duplicate]), 4000);
+            super::network::two_paths(plan)
+        },
+        shows: |report| counted(report, &["decisions_transferred"]),
+    },
+    Scenario {
+        name: "row-26-lost-votes-of-voters",
+        about: "voters lose their power with votes on their way to slow disks: nobody votes twice",
+        plan: |seed| {
+            let mut plan = votes_and_power_cuts(seed);
+            plan.must_happen.push(FaultKind::LostRecord);
+            plan
+        },
+        shows: |report| counted(report, &["votes"]),
+    },
+    Scenario {
         name: "row-42-failed-sync",
         about: "a sync fails: the replica stops, and comes back with what is durable",
         plan: |seed| disk(seed, DiskFault::SyncFails, FaultKind::SyncFailed),

@@ -99,7 +99,124 @@ fn flapping(seed: u64) -> Plan {
     plan.heal_at(3500)
 }
 
+/// Row 22: one is away again and again, until the others have cut their logs, and asks two liars first.
+fn asks_liars(seed: u64) -> Plan {
+    let mut plan = Plan {
+        limits: Plan::small_limits(4),
+        ..calm(7, seed, &[])
+    }
+    .adversary(0, "wrong-parts")
+    .adversary(1, "wrong-parts");
+    for client in &mut plan.clients {
+        client.pause = Duration::from_millis(150);
+    }
+    let away = Action::Crash(Target::Replica(NodeId(2)), CrashKind::PowerCut);
+    for i in 0..8 {
+        plan = plan
+            .at(100 + i * 450, away.clone())
+            .at(450 + i * 450, Action::RestartAll);
+    }
+    plan.heal_at(3700)
+}
+
+/// Row 20: a replica's state is changed behind its back, a leader's or another's; it comes back later.
+fn corrupted(seed: u64) -> Plan {
+    let must = [FaultKind::Corruption, FaultKind::Diverged];
+    let victim = match seed % 2 {
+        0 => Target::Leader,
+        _ => Target::Replica(NodeId(2)),
+    };
+    Plan {
+        limits: Plan::small_limits(8),
+        ..calm(4, seed, &must)
+    }
+    .at(300 + seed % 50, Action::Corrupt(victim))
+    .at(1500, Action::RestartAll)
+    .heal_at(1600)
+}
+
+/// Row 15: one replica after the other is away for so long that it asks for what it missed, while
+/// everything that was said meanwhile and since arrives late and twice.
+pub(super) fn two_paths(mut plan: Plan) -> Plan {
+    plan.limits = Plan::small_limits(4);
+    plan.quality.delay_mean = Duration::from_millis(8);
+    plan.quality.duplicate = 0.6;
+    plan.quality.reorder = 0.3;
+    plan.must_happen.push(FaultKind::TwoPaths);
+    let n = plan.replicas as u64;
+    for client in &mut plan.clients {
+        client.operations = 80;
+        client.pause = Duration::from_millis(4000 * client.burst / client.operations);
+    }
+    for i in 0..8 {
+        let away = Action::Isolate {
+            target: Target::Replica(NodeId((i % n) as u32)),
+            still_hears: false,
+        };
+        plan = plan.at(200 + i * 480, away).at(530 + i * 480, Action::Mend);
+    }
+    plan.heal_at(4200)
+}
+
+/// Row 26: replicas lose their power with records of votes on their way to slow disks.
+fn lost_votes(seed: u64) -> Plan {
+    let mut rng = SeededRng::new(seed ^ 0x6c6f_7374);
+    let must = [
+        FaultKind::Crash,
+        FaultKind::LostRecord,
+        FaultKind::Suspicion,
+    ];
+    let mut plan = calm(4, seed, &must);
+    plan.sync = (Duration::from_millis(2), Duration::from_millis(8));
+    for client in &mut plan.clients {
+        client.pause = Duration::from_millis(150);
+    }
+    let mut at = 150;
+    while at < 3500 {
+        for _ in 0..3 {
+            let victim = Target::Replica(NodeId(rng.below(4) as u32));
+            plan = plan
+                .at(at, Action::Crash(victim, CrashKind::LosingAll))
+                .at(at + rng.between(1, 20), Action::RestartAll);
+            at += rng.between(20, 120);
+        }
+        plan = plan.at(at, Action::Suspect);
+    }
+    plan.heal_at(3700)
+}
+
 pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "row-15-two-paths",
+        about: "decisions come by log transfer and by votes, late and twice: each is executed once",
+        plan: |seed| two_paths(calm(4, seed, &[FaultKind::Duplicate])),
+        shows: |report| counted(report, &["decisions_transferred"]),
+    },
+    Scenario {
+        name: "row-20-wrong-state",
+        about: "a replica whose state is not the certified one stops, and what it has stored is still right",
+        plan: corrupted,
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-22-parts-that-were-not-asked-for",
+        about: "other parts, and lengths and counts that do not fit: refused, and their sender blamed",
+        plan: |seed| Plan {
+            must_happen: vec![FaultKind::WrongPart, FaultKind::WrongLength],
+            ..asks_liars(seed)
+        },
+        shows: |report| {
+            let refused = ["parts_rejected", "offers_rejected", "peers_blamed"];
+            counted(report, &refused)?;
+            counted(report, &["states_installed"])
+        },
+    },
+    Scenario {
+        name: "row-26-lost-votes",
+        about: "power cuts take votes with them that were not durable: nobody votes twice",
+        plan: lost_votes,
+        shows: |report| counted(report, &["votes"]),
+    },
     Scenario {
         name: "row-18-all-apart",
         about: "every replica is cut off from every other for three seconds: no livelock afterwards",
