@@ -165,6 +165,18 @@ pub enum Violation {
         /// What that one holds.
         other: u64,
     },
+    /// Money was made or lost.
+    #[error("after decision {seq} the accounts of replica {replica} hold {found}, not {expected}")]
+    Money {
+        /// Whose state it is.
+        replica: NodeId,
+        /// After which decision.
+        seq: SeqNo,
+        /// What they hold together.
+        found: u64,
+        /// What was paid in.
+        expected: u64,
+    },
     /// A correct replica voted twice, for different things.
     #[error("replica {replica} voted twice ({place}): for {one:x} and for {other:x}")]
     VotedTwice {

@@ -113,6 +113,8 @@ kinds! {
     WrongPart = "parts that were not asked for",
     /// A description of a state whose lengths or counts do not fit.
     WrongLength = "states with wrong lengths",
+    /// A read answered from a state that is over.
+    StaleRead = "reads answered late on purpose",
     /// A wrong reply to a client.
     ForgedReply = "forged replies",
     /// Bytes that are no message.

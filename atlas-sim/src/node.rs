@@ -167,6 +167,9 @@ impl<P: SimProtocol> Node<P> {
             Event::Synced { life, .. } if life == self.life => self.on_synced(shared),
             Event::Stored { life, .. } if life == self.life => self.on_stored(shared),
             Event::Executed { life, .. } if life == self.life => self.on_executed(shared),
+            Event::Answer { life, number, .. } if life == self.life => {
+                self.answer_read(number, shared);
+            }
             Event::Tick { .. } => self.on_tick(shared),
             _of_an_earlier_life => {}
         }

@@ -22,6 +22,8 @@ pub struct Setup {
     pub limits: Limits,
     /// How long a request may wait before a leader is suspected, to begin with.
     pub patience: Duration,
+    /// Whether reads are answered by a quorum although replicas may lie.
+    pub quorum_reads: bool,
     /// A deliberate defect, by its name in [`SimProtocol::bugs`].
     pub bug: Option<&'static str>,
 }

@@ -53,6 +53,12 @@ pub(crate) enum Event<P: SimProtocol> {
     Stored { node: NodeId, life: u64 },
     /// A replica's executor has done its next piece of work.
     Executed { node: NodeId, life: u64 },
+    /// A read is answered.
+    Answer {
+        node: NodeId,
+        life: u64,
+        number: u64,
+    },
     /// A client wants to act.
     Wake { client: usize },
     /// A Byzantine client acts.

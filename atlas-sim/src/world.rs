@@ -89,6 +89,9 @@ impl<P: SimProtocol> World<P> {
             genesis: *membership.genesis(),
             quorums: *membership.quorums(),
             limits: plan.limits.clone(),
+            quorum_reads: plan.quorum_reads,
+            banking: plan.banking,
+            bug: plan.bug,
         };
         plan.limits.validate().map_err(|error| error.to_string())?;
         let network = Network::new(ends, plan.quality, rng.fork());
@@ -203,6 +206,7 @@ impl<P: SimProtocol> World<P> {
             | Event::Synced { node, .. }
             | Event::Stored { node, .. }
             | Event::Executed { node, .. }
+            | Event::Answer { node, .. }
             | Event::Tick { node } => {
                 if let Some(node) = self.nodes.get_mut(node.index()) {
                     node.take(event, &mut self.shared);
@@ -302,6 +306,8 @@ impl<P: SimProtocol> World<P> {
             node.finish(&mut self.shared);
         }
         let unknown = self.clients.iter().map(Client::unknown).sum();
+        let failed = self.clients.iter().map(Client::failed).sum();
+        self.shared.count("requests that failed", failed);
         self.shared
             .counters
             .insert("calls of unknown outcome", unknown);

@@ -26,6 +26,7 @@ pub const GENERAL: &[&str] = &[
     "bad-transfers",
     "wrong-parts",
     "forged-replies",
+    "late-reads",
 ];
 
 pub(super) fn by_name<P: SimProtocol>(name: &str) -> Option<Box<dyn Adversary<P>>> {
@@ -40,6 +41,7 @@ pub(super) fn by_name<P: SimProtocol>(name: &str) -> Option<Box<dyn Adversary<P>
         "bad-transfers" => Box::new(BadTransfers),
         "wrong-parts" => Box::<WrongParts>::default(),
         "forged-replies" => Box::new(ForgedReplies),
+        "late-reads" => Box::new(LateReads),
         _ => return None,
     })
 }
@@ -451,5 +453,15 @@ impl<P: SimProtocol> Adversary<P> for ForgedReplies {
             Reply::ReadRefused(_) | Reply::Status { .. } => {}
         }
         Some(message)
+    }
+}
+
+/// Acknowledges writes with everybody else, and answers reads from the state before them.
+#[derive(Debug)]
+struct LateReads;
+
+impl<P: SimProtocol> Adversary<P> for LateReads {
+    fn reads_late(&self) -> bool {
+        true
     }
 }

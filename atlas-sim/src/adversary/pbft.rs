@@ -26,10 +26,10 @@ impl SimProtocol for Pbft {
             setup.patience * BACK_OFF_MAX,
             Duration::from_millis(1000),
         );
-        plant(
-            config.expect("plans hold settings that fit together"),
-            setup.bug,
-        )
+        let config = config.expect("plans hold settings that fit together");
+        // The defect: what is acknowledged is not yet known to the own disk.
+        let durable = setup.quorum_reads && setup.bug != Some(FORGOTTEN_DECISIONS);
+        plant(config.with_durable_decisions(durable), setup.bug)
     }
 
     fn describe(message: &Message) -> String {
@@ -104,7 +104,11 @@ impl SimProtocol for Pbft {
     }
 }
 
-/// The defects that can be switched on. The last is the executor's.
+/// The defect of replicas that acknowledge decisions which a power cut can take from them, where reads are
+/// not ordered.
+const FORGOTTEN_DECISIONS: &str = "forgotten-decisions";
+
+/// The defects that can be switched on. The last are the executor's and the client's.
 #[cfg(feature = "seeded-bugs")]
 const BUGS: &[&str] = &[
     "vote-before-durable",
@@ -113,6 +117,10 @@ const BUGS: &[&str] = &[
     "execute-without-body",
     "oldest-certificate-wins",
     crate::machine::LOST_SESSIONS,
+    crate::machine::IGNORED_CONFLICTS,
+    crate::machine::STALE_VIEW,
+    crate::clients::FEW_REPLIES,
+    FORGOTTEN_DECISIONS,
 ];
 
 #[cfg(not(feature = "seeded-bugs"))]

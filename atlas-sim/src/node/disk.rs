@@ -368,7 +368,8 @@ impl<P: SimProtocol> Node<P> {
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)
             .map_err(|error| error.to_string())?;
         let bug = shared.plan.bug.filter(|_| self.is_correct());
-        let mut machine = Machine::new(self.id, membership.genesis(), limits, bug);
+        let order = self.order(shared);
+        let mut machine = Machine::new(self.id, membership.genesis(), limits, order, bug);
         let keeper = StoreKeeper::new(opened.store, limits);
         let mut notes = opened.notes;
         let found = recovery::restore(opened.certified, &mut notes, |found| {
@@ -399,6 +400,7 @@ impl<P: SimProtocol> Node<P> {
             signer: Arc::clone(&self.signer),
             limits: limits.clone(),
             patience: shared.plan.patience,
+            quorum_reads: shared.plan.quorum_reads,
             bug,
         });
         let bundles = BundleChecker::new(&membership, limits, ClientAdmission::Any);
@@ -447,6 +449,12 @@ impl<P: SimProtocol> Node<P> {
             left_busy: false,
         };
         Ok((running, sessions))
+    }
+
+    /// Where some run in parallel, every other replica does, each life in another order.
+    fn order(&self, shared: &Shared<P>) -> Option<u64> {
+        let other = shared.plan.parallel && self.id.0.is_multiple_of(2);
+        other.then(|| shared.plan.seed ^ u64::from(self.id.0) << 32 ^ self.life)
     }
 
     /// Writes the birth record, as `init` does once.

@@ -100,6 +100,8 @@ const BUGS: &[&str] = &[
     "join-only-with-batch",
     "forget-amnesia",
     crate::machine::LOST_SESSIONS,
+    crate::machine::IGNORED_CONFLICTS,
+    crate::machine::STALE_VIEW,
 ];
 
 #[cfg(not(feature = "seeded-bugs"))]

@@ -79,6 +79,8 @@ const BUGS: &[&str] = &[
     "forgetful-voter",
     "vote-for-old-logs",
     crate::machine::LOST_SESSIONS,
+    crate::machine::IGNORED_CONFLICTS,
+    crate::machine::STALE_VIEW,
 ];
 
 #[cfg(not(feature = "seeded-bugs"))]
