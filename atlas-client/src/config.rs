@@ -38,6 +38,9 @@ pub struct CoreConfig {
     pub bytes_waiting_max: usize,
     /// The most unordered reads sent and not answered.
     pub reads_in_flight_max: usize,
+    /// The defect: f + 1 replies do for an ordered call, although reads are not ordered.
+    #[cfg(feature = "seeded-bugs")]
+    pub few_replies: bool,
 }
 
 /// A setting that cannot work.
@@ -78,6 +81,8 @@ impl CoreConfig {
             calls_waiting_max: 1 << 16,
             bytes_waiting_max: 64 << 20,
             reads_in_flight_max: 4096,
+            #[cfg(feature = "seeded-bugs")]
+            few_replies: false,
         }
     }
 
@@ -117,6 +122,10 @@ impl CoreConfig {
     /// al., SRDS'21).
     #[must_use]
     pub fn matching_ordered(&self) -> usize {
+        #[cfg(feature = "seeded-bugs")]
+        if self.few_replies {
+            return self.quorums.matching_replies();
+        }
         match self.quorums.model() {
             FaultModel::Byzantine if self.unordered_reads => self.quorums.quorum(),
             _ => self.quorums.matching_replies(),

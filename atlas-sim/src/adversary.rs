@@ -131,6 +131,11 @@ pub trait Adversary<P: SimProtocol>: Debug + Send {
         Some(reply)
     }
 
+    /// Whether the replica answers reads from the state before its last decisions.
+    fn reads_late(&self) -> bool {
+        false
+    }
+
     /// Comes every few milliseconds.
     fn on_tick(&mut self, power: &mut Power<'_, P>) {
         let _ = power;

@@ -11,6 +11,7 @@ pub mod history;
 pub mod limits;
 pub mod linearizability;
 pub mod validity;
+pub mod votes;
 
 use atlas_common::{Digest, NodeId, OpNumber, SeqNo};
 use thiserror::Error;
@@ -162,6 +163,30 @@ pub enum Violation {
         /// Another.
         second: NodeId,
         /// What that one holds.
+        other: u64,
+    },
+    /// Money was made or lost.
+    #[error("after decision {seq} the accounts of replica {replica} hold {found}, not {expected}")]
+    Money {
+        /// Whose state it is.
+        replica: NodeId,
+        /// After which decision.
+        seq: SeqNo,
+        /// What they hold together.
+        found: u64,
+        /// What was paid in.
+        expected: u64,
+    },
+    /// A correct replica voted twice, for different things.
+    #[error("replica {replica} voted twice ({place}): for {one:x} and for {other:x}")]
+    VotedTwice {
+        /// Who.
+        replica: NodeId,
+        /// Where.
+        place: String,
+        /// The first vote.
+        one: u64,
+        /// The other one.
         other: u64,
     },
     /// The plan cannot be run.

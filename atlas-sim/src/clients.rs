@@ -7,10 +7,12 @@ pub use bad::{BadActor, PAUSE as BAD_PAUSE};
 use crate::app;
 use crate::checkers::Violation;
 use crate::checkers::execution::Label;
-use crate::checkers::history::{Call, History};
+use crate::checkers::history::{ACCOUNTS, Answer, BANK, Call, History, INITIAL_BALANCE};
 use crate::network::exponential;
 use crate::plan::ClientPlan;
-use atlas_client::{CallError, CallId, ClientCore, ConfigError, CoreConfig, Output};
+use atlas_client::{
+    ApplicationError, CallError, CallId, ClientCore, ConfigError, CoreConfig, Output,
+};
 use atlas_common::crypto::Signer;
 use atlas_common::quorum::{FaultModel, Quorums};
 use atlas_common::rng::SeededRng;
@@ -29,12 +31,16 @@ pub struct Client {
     core: ClientCore,
     plan: ClientPlan,
     keys: u64,
+    /// How many of its calls are about accounts, and of those, how many fail.
+    banking: (f64, f64),
     /// Some of its reads are not ordered.
     reads: bool,
     rng: SeededRng,
     called: u64,
     answered: u64,
     unknown: u64,
+    /// Calls on which the application failed, as it was to.
+    failed: u64,
     calls: BTreeMap<CallId, (Label, Call)>,
     /// What this client last saw under a key, to guess with.
     seen: BTreeMap<u64, Option<u64>>,
@@ -59,13 +65,23 @@ pub struct Known {
     pub quorums: Quorums,
     /// Its limits.
     pub limits: Limits,
+    /// Whether reads are not ordered although replicas may lie.
+    pub quorum_reads: bool,
+    /// How many calls are about accounts, and of those, how many fail.
+    pub banking: (f64, f64),
+    /// A deliberate defect, by name.
+    pub bug: Option<&'static str>,
 }
+
+/// The defect of a client that takes f + 1 replies for enough although reads are not ordered.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) const FEW_REPLIES: &str = "few-replies";
 
 impl Known {
     /// Whether replicas answer linearizable reads without ordering them.
     #[must_use]
     pub fn unordered_reads(&self) -> bool {
-        self.quorums.model() == FaultModel::Crash
+        self.quorums.model() == FaultModel::Crash || self.quorum_reads
     }
 }
 
@@ -92,6 +108,8 @@ impl Client {
             retransmit_min: Duration::from_millis(100),
             retransmit_max: Duration::from_millis(1000),
             unordered_reads: known.unordered_reads(),
+            #[cfg(feature = "seeded-bugs")]
+            few_replies: known.bug == Some(FEW_REPLIES),
             ..CoreConfig::new(known.genesis, known.quorums, number as u64)
         };
         let first = exponential(Duration::from_millis(30), &mut rng);
@@ -100,11 +118,13 @@ impl Client {
             core: ClientCore::new(config, signer)?,
             plan,
             keys: keys.max(1),
+            banking: known.banking,
             reads: known.unordered_reads(),
             rng,
             called: 0,
             answered: 0,
             unknown: 0,
+            failed: 0,
             calls: BTreeMap::new(),
             seen: BTreeMap::new(),
             next_call: Time::ZERO.after(first),
@@ -139,6 +159,12 @@ impl Client {
     #[must_use]
     pub const fn unknown(&self) -> u64 {
         self.unknown
+    }
+
+    /// How many of its calls were answered with the application's failure.
+    #[must_use]
+    pub const fn failed(&self) -> u64 {
+        self.failed
     }
 
     /// When it wants to be woken; [`Time::NEVER`]: only by a message.
@@ -204,7 +230,8 @@ impl Client {
             operation: self.called,
         };
         let (key, call) = self.choose(label);
-        let unordered = call == Call::Get && self.reads && self.rng.chance(UNORDERED);
+        let reads = matches!(call, Call::Get | Call::Audit);
+        let unordered = reads && self.reads && self.rng.chance(UNORDERED);
         if unordered {
             label.client += Label::READS;
         }
@@ -218,7 +245,24 @@ impl Client {
         self.calls.insert(id, (label, call));
     }
 
+    fn choose_banking(&mut self) -> Call {
+        let from = self.rng.below(ACCOUNTS as u64);
+        let amount = self.rng.between(1, INITIAL_BALANCE / 2);
+        if self.rng.chance(self.banking.1) {
+            return Call::Fail { from, amount };
+        }
+        let to = (from + self.rng.between(1, ACCOUNTS as u64 - 1)) % ACCOUNTS as u64;
+        match self.rng.below(4) {
+            0 => Call::Audit,
+            _ => Call::Transfer { from, to, amount },
+        }
+    }
+
     fn choose(&mut self, label: Label) -> (u64, Call) {
+        // Runs without accounts draw as if there were none.
+        if self.banking.0 > 0.0 && self.rng.chance(self.banking.0) {
+            return (BANK, self.choose_banking());
+        }
         let key = self.rng.below(self.keys);
         // No two writes of a run write the same value.
         let value = label.client << 32 | label.operation;
@@ -271,6 +315,13 @@ impl Client {
                 })?;
                 history.returned(label, answer, now);
                 self.answered += 1;
+            }
+            Err(CallError::Application(ApplicationError::Failed))
+                if matches!(call, Call::Fail { .. }) =>
+            {
+                history.returned(label, Answer::Failed, now);
+                self.answered += 1;
+                self.failed += 1;
             }
             Err(_gave_up) => {
                 history.gave_up();

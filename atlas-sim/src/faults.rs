@@ -49,6 +49,14 @@ kinds! {
     DamagedPart = "damaged parts of checkpoints",
     /// A bit flipped in what a replica had stored, and it found that when it came back.
     Damage = "damaged disks",
+    /// A crash lost records that had been handed to the log and were not durable.
+    LostRecord = "records lost before they were durable",
+    /// A decision came by log transfer to a replica that had come to it otherwise.
+    TwoPaths = "decisions that came by transfer too",
+    /// A replica's state was changed behind its back.
+    Corruption = "states changed behind a replica's back",
+    /// A replica found that its state is not the certified one, and stopped.
+    Diverged = "replicas that stopped over a wrong state",
     /// A replica came back.
     Restart = "restarts",
     /// A replica stood still and went on later.
@@ -101,6 +109,12 @@ kinds! {
     BadCheckpoint = "wrong checkpoint votes",
     /// A lie in a log or state transfer.
     BadTransfer = "lies in transfers",
+    /// A part of a state that is one, but not one that was asked for.
+    WrongPart = "parts that were not asked for",
+    /// A description of a state whose lengths or counts do not fit.
+    WrongLength = "states with wrong lengths",
+    /// A read answered from a state that is over.
+    StaleRead = "reads answered late on purpose",
     /// A wrong reply to a client.
     ForgedReply = "forged replies",
     /// Bytes that are no message.

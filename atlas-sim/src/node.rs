@@ -12,6 +12,7 @@ mod traffic;
 
 use crate::adversary::{self, Adversary};
 use crate::checkers::Violation;
+use crate::faults::FaultKind;
 use crate::machine::Machine;
 use crate::network::exponential;
 use crate::plan::{Clock, DiskFault};
@@ -52,6 +53,8 @@ pub(crate) struct Node<P: SimProtocol> {
     broken: Option<DiskFault>,
     /// A bit has flipped in what it stored, and it has not started since.
     damaged: bool,
+    /// Its state has been changed behind its back, and it has not started since.
+    corrupted: bool,
     /// The last view it entered, over all lives.
     view: View,
 }
@@ -108,13 +111,14 @@ impl<P: SimProtocol> Node<P> {
             paused: None,
             broken: None,
             damaged: false,
+            corrupted: false,
             view: View::ZERO,
         }
     }
 
     /// Whether it keeps to the rules.
     pub(crate) fn is_correct(&self) -> bool {
-        self.adversary.is_none()
+        self.adversary.is_none() && !self.corrupted
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -163,6 +167,9 @@ impl<P: SimProtocol> Node<P> {
             Event::Synced { life, .. } if life == self.life => self.on_synced(shared),
             Event::Stored { life, .. } if life == self.life => self.on_stored(shared),
             Event::Executed { life, .. } if life == self.life => self.on_executed(shared),
+            Event::Answer { life, number, .. } if life == self.life => {
+                self.answer_read(number, shared);
+            }
             Event::Tick { .. } => self.on_tick(shared),
             _of_an_earlier_life => {}
         }
@@ -378,13 +385,32 @@ impl<P: SimProtocol> Node<P> {
             self.gather_counters(&running, shared);
         }
         self.life += 1;
-        if self.stopped_by_disk(shared) {
+        if self.stopped_by_disk(shared) || self.stopped_by_corruption(shared) {
             return; // as it should
         }
         if self.is_correct() {
             let (replica, reason) = (self.id, reason.to_owned());
             shared.note::<()>(Err(Violation::Halted { replica, reason }));
         }
+    }
+
+    /// The state is changed behind the replica's back.
+    pub(crate) fn corrupt(&mut self, shared: &mut Shared<P>) {
+        if let Some(running) = self.running.as_ref().filter(|_| self.adversary.is_none()) {
+            running.machine.corrupt();
+            self.corrupted = true;
+            shared.counts.count(FaultKind::Corruption);
+        }
+    }
+
+    /// Whether the replica has stopped because it found its state to be wrong.
+    fn stopped_by_corruption(&mut self, shared: &mut Shared<P>) -> bool {
+        if self.corrupted {
+            shared.counts.count(FaultKind::Diverged);
+            self.paused = None;
+            self.storage = self.storage.kill();
+        }
+        self.corrupted
     }
 
     /// Makes sure that an event comes when the next timer runs out.

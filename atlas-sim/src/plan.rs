@@ -55,6 +55,14 @@ pub struct Plan {
     pub bad_clients: Vec<BadClient>,
     /// How many keys the clients fight over.
     pub keys: u64,
+    /// How many calls are about accounts, and of those, how many are of the kind that fails.
+    pub banking: (f64, f64),
+    /// Whether every other replica runs what can run in parallel in an order of its own.
+    pub parallel: bool,
+    /// How long after its state was taken a read is answered, on average; zero: at once.
+    pub reading: Duration,
+    /// Whether clients have reads answered by a quorum, unordered, although replicas may lie.
+    pub quorum_reads: bool,
     /// From here on nothing new goes wrong (adversaries stay).
     pub heal_at: Time,
     /// How long after the healing all calls must be answered.
@@ -214,6 +222,9 @@ pub enum Action {
     DiskFault(Target, DiskFault),
     /// Bits flip in the parts of checkpoints that a replica has stored, while it runs or is down.
     DamageParts(Target),
+    /// A replica's state is changed behind its back. From then on until it restarts it counts as a faulty
+    /// one.
+    Corrupt(Target),
     /// A replica's wall clock is so many milliseconds ahead from now on.
     SetWall(NodeId, u64),
     /// Correct replicas' monitors distrust the leader.
@@ -254,6 +265,10 @@ impl Plan {
             clients: vec![client; 4],
             bad_clients: Vec::new(),
             keys: 5,
+            banking: (0.25, 0.0),
+            parallel: false,
+            reading: Duration::ZERO,
+            quorum_reads: false,
             heal_at: Time::ZERO,
             answered_within: Duration::from_secs(30),
             must_happen: Vec::new(),

@@ -3,7 +3,7 @@
 use crate::adversary::Adversary;
 use atlas_common::crypto::Signer;
 use atlas_common::{Digest, NodeId, SeqNo};
-use atlas_core::{Limits, OrderingProtocol};
+use atlas_core::{Limits, Membership, OrderingProtocol};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Setup {
     pub limits: Limits,
     /// How long a request may wait before a leader is suspected, to begin with.
     pub patience: Duration,
+    /// Whether reads are answered by a quorum although replicas may lie.
+    pub quorum_reads: bool,
     /// A deliberate defect, by its name in [`SimProtocol::bugs`].
     pub bug: Option<&'static str>,
 }
@@ -35,6 +37,27 @@ pub struct Fact {
     pub at: (SeqNo, u64),
     /// What it is.
     pub value: u64,
+}
+
+/// A vote: something that a replica may say in one way only, in all its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vote {
+    /// Where: what kind of vote, and two numbers that name the place, such as view and slot.
+    pub at: (&'static str, u64, u64),
+    /// What it is for.
+    pub value: u64,
+}
+
+impl Vote {
+    /// A vote for content with this digest.
+    #[must_use]
+    pub fn for_digest(kind: &'static str, major: u64, minor: u64, digest: &Digest) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = digest.0;
+        Self {
+            at: (kind, major, minor),
+            value: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        }
+    }
 }
 
 /// A protocol that the simulator can run. A protocol of one's own needs [`Self::config`] only; the
@@ -57,6 +80,18 @@ pub trait SimProtocol: OrderingProtocol {
     /// decisions; the newest few will do. Looked at after every step.
     #[must_use]
     fn facts(&self) -> Vec<Fact> {
+        Vec::new()
+    }
+
+    /// The votes in a message that replica `me` of `membership` sends; `to` nobody in particular: to all.
+    #[must_use]
+    fn votes(
+        message: &Self::Message,
+        me: NodeId,
+        to: Option<NodeId>,
+        membership: &Membership,
+    ) -> Vec<Vote> {
+        let _ = (message, me, to, membership);
         Vec::new()
     }
 

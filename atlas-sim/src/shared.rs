@@ -7,6 +7,7 @@ use crate::checkers::execution::Execution;
 use crate::checkers::facts::Facts;
 use crate::checkers::history::History;
 use crate::checkers::validity::Validity;
+use crate::checkers::votes::Votes;
 use crate::events::Queue;
 use crate::faults::FaultCounts;
 use crate::network::Network;
@@ -52,6 +53,12 @@ pub(crate) enum Event<P: SimProtocol> {
     Stored { node: NodeId, life: u64 },
     /// A replica's executor has done its next piece of work.
     Executed { node: NodeId, life: u64 },
+    /// A read is answered.
+    Answer {
+        node: NodeId,
+        life: u64,
+        number: u64,
+    },
     /// A client wants to act.
     Wake { client: usize },
     /// A Byzantine client acts.
@@ -79,6 +86,7 @@ pub(crate) struct Oracles {
     pub(crate) execution: Execution,
     pub(crate) history: History,
     pub(crate) facts: Facts,
+    pub(crate) votes: Votes,
     /// The views that correct replicas entered.
     pub(crate) views: BTreeMap<View, ViewChange>,
     /// The first thing that went wrong.

@@ -8,6 +8,7 @@ use crate::checkers::execution::Execution;
 use crate::checkers::facts::Facts;
 use crate::checkers::history::History;
 use crate::checkers::validity::Validity;
+use crate::checkers::votes::Votes;
 use crate::checkers::{Violation, limits};
 use crate::clients::{BAD_PAUSE, BadActor, Client, Known};
 use crate::crypto::Keys;
@@ -88,6 +89,9 @@ impl<P: SimProtocol> World<P> {
             genesis: *membership.genesis(),
             quorums: *membership.quorums(),
             limits: plan.limits.clone(),
+            quorum_reads: plan.quorum_reads,
+            banking: plan.banking,
+            bug: plan.bug,
         };
         plan.limits.validate().map_err(|error| error.to_string())?;
         let network = Network::new(ends, plan.quality, rng.fork());
@@ -118,6 +122,7 @@ impl<P: SimProtocol> World<P> {
             execution: Execution::default(),
             history: History::default(),
             facts: Facts::default(),
+            votes: Votes::default(),
             views: BTreeMap::new(),
             violation: None,
         };
@@ -201,6 +206,7 @@ impl<P: SimProtocol> World<P> {
             | Event::Synced { node, .. }
             | Event::Stored { node, .. }
             | Event::Executed { node, .. }
+            | Event::Answer { node, .. }
             | Event::Tick { node } => {
                 if let Some(node) = self.nodes.get_mut(node.index()) {
                     node.take(event, &mut self.shared);
@@ -300,9 +306,15 @@ impl<P: SimProtocol> World<P> {
             node.finish(&mut self.shared);
         }
         let unknown = self.clients.iter().map(Client::unknown).sum();
+        let failed = self.clients.iter().map(Client::failed).sum();
+        self.shared.count("requests that failed", failed);
         self.shared
             .counters
             .insert("calls of unknown outcome", unknown);
+        let votes = &self.shared.oracles.votes;
+        let (votes, again) = (votes.len() as u64, votes.again());
+        self.shared.count("votes", votes);
+        self.shared.count("votes said again in a later life", again);
         self.shared.line("", format_args!("{verdict}"));
         let views = &self.shared.oracles.views;
         Report {

@@ -68,6 +68,8 @@ pub struct Executor<A: Application> {
     scratch: Vec<u8>,
     #[cfg(feature = "seeded-bugs")]
     loses_sessions: bool,
+    #[cfg(feature = "seeded-bugs")]
+    ignores_conflicts: bool,
 }
 
 impl<A: Application> Executor<A> {
@@ -90,6 +92,8 @@ impl<A: Application> Executor<A> {
             scratch: Vec::new(),
             #[cfg(feature = "seeded-bugs")]
             loses_sessions: false,
+            #[cfg(feature = "seeded-bugs")]
+            ignores_conflicts: false,
         }
     }
 
@@ -112,6 +116,12 @@ impl<A: Application> Executor<A> {
     #[cfg(feature = "seeded-bugs")]
     pub fn seed_lost_sessions(&mut self) {
         self.loses_sessions = true;
+    }
+
+    /// Plants a fault: operations run in parallel although they share a key.
+    #[cfg(feature = "seeded-bugs")]
+    pub fn seed_ignored_conflicts(&mut self) {
+        self.ignores_conflicts = true;
     }
 
     fn decode(&mut self, batch: &Batch) -> Vec<RequestBundle> {

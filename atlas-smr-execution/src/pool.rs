@@ -3,6 +3,7 @@
 //! Not pure, and apart from everything that is: there are threads here, and a stopwatch. Both decide
 //! how operations are carried out, never what comes of them.
 
+use atlas_common::rng::SeededRng;
 use parking_lot::Mutex;
 use std::fmt;
 use std::io;
@@ -23,7 +24,14 @@ const PARALLEL_FIRST: usize = 4;
 /// ([`Application::keys`](crate::Application::keys)) do not meet and they take long enough. Clones are
 /// the same pool.
 #[derive(Clone)]
-pub struct ExecutionPool(Option<Arc<Threads>>);
+pub struct ExecutionPool(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Alone,
+    Threads(Arc<Threads>),
+    Shuffled(Arc<Mutex<SeededRng>>),
+}
 
 struct Threads {
     pool: rayon::ThreadPool,
@@ -42,7 +50,14 @@ impl ExecutionPool {
     /// No threads but the one that executes.
     #[must_use]
     pub const fn sequential() -> Self {
-        Self(None)
+        Self(Kind::Alone)
+    }
+
+    /// No threads: what could run in parallel runs one after the other, in an order that is drawn anew
+    /// each time, however little there is to do. Stands for whatever threads might do, in simulations.
+    #[must_use]
+    pub fn shuffled(seed: u64) -> Self {
+        Self(Kind::Shuffled(Arc::new(Mutex::new(SeededRng::new(seed)))))
     }
 
     /// So many threads, the one that executes among them; `None`: one for each core, up to 8. With one
@@ -73,7 +88,7 @@ impl ExecutionPool {
             .thread_name(|index| format!("atlas-parallel-{index}"))
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self(Some(Arc::new(Threads {
+        Ok(Self(Kind::Threads(Arc::new(Threads {
             pool,
             threads,
             eager,
@@ -85,8 +100,10 @@ impl ExecutionPool {
 
     /// Whether so many operations are run in parallel: when that was the faster way lately.
     pub(crate) fn chooses_parallel(&self, operations: usize) -> bool {
-        let Some(threads) = &self.0 else {
-            return false;
+        let threads = match &self.0 {
+            Kind::Alone => return false,
+            Kind::Shuffled(_) => return true,
+            Kind::Threads(threads) => threads,
         };
         let each = threads.one_by_one_nanos.load(Ordering::Relaxed);
         let together = each.saturating_mul(operations as u64);
@@ -100,7 +117,7 @@ impl ExecutionPool {
 
     /// Runs so many operations, and notes how long they take in this way.
     pub(crate) fn timed(&self, parallel: bool, operations: usize, run: impl FnOnce()) {
-        let Some(threads) = self.0.as_ref().filter(|_| operations > 0) else {
+        let Some(threads) = self.threads().filter(|_| operations > 0) else {
             return run();
         };
         let start = Instant::now();
@@ -119,11 +136,29 @@ impl ExecutionPool {
         jobs: Vec<J>,
         run: impl Fn(J) -> R + Sync,
     ) -> Vec<R> {
-        match self.0.as_ref().filter(|_| jobs.len() > 1) {
-            Some(threads) => threads.map(jobs, &run),
-            None => jobs.into_iter().map(run).collect(),
+        match &self.0 {
+            Kind::Threads(threads) if jobs.len() > 1 => threads.map(jobs, &run),
+            Kind::Shuffled(rng) => in_drawn_order(&mut rng.lock(), jobs, run),
+            _ => jobs.into_iter().map(run).collect(),
         }
     }
+
+    fn threads(&self) -> Option<&Threads> {
+        match &self.0 {
+            Kind::Threads(threads) => Some(threads),
+            _ => None,
+        }
+    }
+}
+
+fn in_drawn_order<J, R>(rng: &mut SeededRng, jobs: Vec<J>, run: impl Fn(J) -> R) -> Vec<R> {
+    let mut results: Vec<Option<R>> = jobs.iter().map(|_| None).collect();
+    let mut jobs: Vec<(usize, J)> = jobs.into_iter().enumerate().collect();
+    rng.shuffle(&mut jobs);
+    for (index, job) in jobs {
+        results[index] = Some(run(job));
+    }
+    results.into_iter().flatten().collect()
 }
 
 impl Threads {
@@ -166,7 +201,7 @@ fn note(average: &AtomicU64, time: Duration, operations: usize, share: u64) {
 
 impl fmt::Debug for ExecutionPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let threads = self.0.as_ref().map_or(1, |threads| threads.threads);
+        let threads = self.threads().map_or(1, |threads| threads.threads);
         write!(f, "execution on {threads} threads")
     }
 }
@@ -177,7 +212,7 @@ mod tests {
 
     fn pool(one_by_one: u64, parallel: u64) -> ExecutionPool {
         let pool = ExecutionPool::new(Some(2)).unwrap();
-        let threads = pool.0.as_ref().unwrap();
+        let threads = pool.threads().unwrap();
         threads
             .one_by_one_nanos
             .store(one_by_one, Ordering::Relaxed);
@@ -186,7 +221,7 @@ mod tests {
     }
 
     fn chosen(pool: &ExecutionPool, operations: usize) -> usize {
-        if let Some(threads) = &pool.0 {
+        if let Some(threads) = pool.threads() {
             threads.choices.store(PARALLEL_FIRST, Ordering::Relaxed);
         }
         let choices = (0..2 * TRY_OTHER_EVERY).map(|_| pool.chooses_parallel(operations));
@@ -209,14 +244,14 @@ mod tests {
         assert_eq!(chosen(&pool(1_000, 1), 100_000), 0, "short ones");
         assert_eq!(chosen(&pool(20_000, 1), 9), 0, "few");
         assert_eq!(chosen(&ExecutionPool::sequential(), 1000), 0);
-        assert!(ExecutionPool::new(Some(1)).unwrap().0.is_none());
+        assert!(ExecutionPool::new(Some(1)).unwrap().threads().is_none());
     }
 
     #[test]
     fn what_operations_take_is_learnt_from_running_them() {
         let pool = pool(0, 0);
         pool.timed(false, 0, || {});
-        let threads = pool.0.as_ref().unwrap();
+        let threads = pool.threads().unwrap();
         assert_eq!(threads.one_by_one_nanos.load(Ordering::Relaxed), 0);
         pool.timed(false, 1, || {});
         assert!(threads.one_by_one_nanos.load(Ordering::Relaxed) > 0);
@@ -227,8 +262,8 @@ mod tests {
 
     #[test]
     fn results_are_in_the_order_of_the_jobs() {
-        for threads in [1, 2, 5] {
-            let pool = ExecutionPool::eager(threads).unwrap();
+        let eager = |threads| ExecutionPool::eager(threads).unwrap();
+        for pool in [eager(1), eager(2), eager(5), ExecutionPool::shuffled(3)] {
             let found = pool.map((0..100).collect(), |n: u32| n * n);
             assert!(found.into_iter().eq((0..100).map(|n| n * n)));
         }

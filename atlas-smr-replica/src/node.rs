@@ -154,6 +154,7 @@ impl CoreSeat {
             timeouts: *self.node.cluster.timeouts(),
             signer: Arc::clone(&self.keys.signer),
             lease_reads: self.node.cluster.lease_reads(),
+            unordered_reads: self.node.cluster.unordered_reads(),
         }
     }
 

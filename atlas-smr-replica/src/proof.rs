@@ -222,6 +222,7 @@ fn settings(cluster: &ClusterConfig, membership: Arc<Membership>) -> ProtocolSet
         timeouts: *cluster.timeouts(),
         signer: Arc::new(KeyPair::from_seed(&[0; 32])),
         lease_reads: cluster.lease_reads(),
+        unordered_reads: cluster.unordered_reads(),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct ProtocolSettings {
     pub signer: Arc<dyn Signer>,
     /// Whether a leader may answer reads on the strength of its lease.
     pub lease_reads: bool,
+    /// Whether linearizable reads are answered without being ordered.
+    pub unordered_reads: bool,
 }
 
 impl ProtocolSettings {
@@ -87,14 +89,15 @@ impl Default for ProtocolRegistry {
 fn pbft(settings: &ProtocolSettings) -> Result<PbftConfig, SettingsError> {
     settings.no_leases()?;
     let timeouts = settings.timeouts;
-    Ok(PbftConfig::new(
+    let config = PbftConfig::new(
         Arc::clone(&settings.signer),
         settings.membership.quorums().n(),
         &settings.limits,
         timeouts.view_change(),
         timeouts.view_change_max(),
         timeouts.status(),
-    )?)
+    )?;
+    Ok(config.with_durable_decisions(settings.unordered_reads))
 }
 
 fn raft(settings: &ProtocolSettings) -> Result<RaftConfig, SettingsError> {

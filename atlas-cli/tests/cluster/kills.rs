@@ -76,6 +76,7 @@ fn request(key: u64, call: Call) -> KvRequest {
             new: Some(new.to_le_bytes().to_vec().into()),
         },
         Call::Delete => KvRequest::Delete { key },
+        other => panic!("{other:?} is nothing that the store is asked"),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Adversary, Power};
 use crate::faults::FaultKind;
 use crate::protocol::SimProtocol;
+use atlas_common::parts::StateDescriptor;
 use atlas_common::{Digest, NodeId, SeqNo, View};
 use atlas_core::{Batch, CheckpointId};
 use atlas_smr_core::bundle::RequestBundle;
@@ -23,7 +24,9 @@ pub const GENERAL: &[&str] = &[
     "replay",
     "bad-checkpoints",
     "bad-transfers",
+    "wrong-parts",
     "forged-replies",
+    "late-reads",
 ];
 
 pub(super) fn by_name<P: SimProtocol>(name: &str) -> Option<Box<dyn Adversary<P>>> {
@@ -36,7 +39,9 @@ pub(super) fn by_name<P: SimProtocol>(name: &str) -> Option<Box<dyn Adversary<P>
         "replay" => Box::new(Replay(VecDeque::new())),
         "bad-checkpoints" => Box::new(BadCheckpoints),
         "bad-transfers" => Box::new(BadTransfers),
+        "wrong-parts" => Box::<WrongParts>::default(),
         "forged-replies" => Box::new(ForgedReplies),
+        "late-reads" => Box::new(LateReads),
         _ => return None,
     })
 }
@@ -354,6 +359,69 @@ impl<P: SimProtocol> Adversary<P> for BadTransfers {
     }
 }
 
+/// Serves true parts of states, but others than it was asked for; and describes states with lengths and
+/// counts that do not fit.
+#[derive(Debug, Default)]
+struct WrongParts {
+    served: VecDeque<Bytes>,
+}
+
+/// More than a state of a simulation has.
+const SERVED_MAX: usize = 64;
+
+impl WrongParts {
+    /// In place of one part, another one.
+    fn exchange<P: SimProtocol>(&mut self, blobs: &mut [Bytes], power: &mut Power<'_, P>) {
+        let true_ones = blobs.to_vec();
+        if let Some(blob) = blobs.first_mut() {
+            let another = self.served.iter().find(|other| *other != blob);
+            let foreign = Bytes::from_static(b"a part of another cluster's state");
+            *blob = another.cloned().unwrap_or(foreign);
+            power.did(FaultKind::WrongPart);
+        }
+        self.served.extend(true_ones);
+        while self.served.len() > SERVED_MAX {
+            self.served.pop_front();
+        }
+    }
+
+    fn describe<P: SimProtocol>(descriptor: &mut StateDescriptor, power: &mut Power<'_, P>) {
+        match power.rng.below(6) {
+            0 => descriptor.parts += 1,
+            1 => descriptor.total_bytes = descriptor.total_bytes.saturating_sub(1),
+            2 => descriptor
+                .pages
+                .truncate(descriptor.pages.len().saturating_sub(1)),
+            3 => descriptor
+                .pages
+                .extend_from_within(..1.min(descriptor.pages.len())),
+            4 => {
+                if let Some(page) = descriptor.pages.first_mut() {
+                    page.bytes += 36;
+                }
+            }
+            // A true one, so that it is asked for the parts.
+            _ => return,
+        }
+        power.did(FaultKind::WrongLength);
+    }
+}
+
+impl<P: SimProtocol> Adversary<P> for WrongParts {
+    fn on_send(&mut self, to: NodeId, mut message: SystemMessage<P>, power: &mut Power<'_, P>) {
+        match &mut message {
+            SystemMessage::StateTransfer(StateTransferMessage::Parts { blobs }) => {
+                self.exchange(blobs, power);
+            }
+            SystemMessage::StateTransfer(StateTransferMessage::Offer { descriptor, .. }) => {
+                Self::describe(descriptor, power);
+            }
+            _ => {}
+        }
+        power.send(to, message);
+    }
+}
+
 /// Tells clients wrong results and wrong leaders.
 #[derive(Debug)]
 struct ForgedReplies;
@@ -385,5 +453,15 @@ impl<P: SimProtocol> Adversary<P> for ForgedReplies {
             Reply::ReadRefused(_) | Reply::Status { .. } => {}
         }
         Some(message)
+    }
+}
+
+/// Acknowledges writes with everybody else, and answers reads from the state before them.
+#[derive(Debug)]
+struct LateReads;
+
+impl<P: SimProtocol> Adversary<P> for LateReads {
+    fn reads_late(&self) -> bool {
+        true
     }
 }

@@ -5,7 +5,9 @@ mod views;
 mod votes;
 
 use super::Adversary;
-use crate::protocol::{Setup, SimProtocol};
+use crate::protocol::{self, Setup, SimProtocol};
+use atlas_common::{Digest, NodeId, SeqNo, View};
+use atlas_core::Membership;
 use atlas_pbft::message::{Message, Phase};
 use atlas_pbft::{Pbft, PbftConfig};
 use std::time::Duration;
@@ -24,14 +26,38 @@ impl SimProtocol for Pbft {
             setup.patience * BACK_OFF_MAX,
             Duration::from_millis(1000),
         );
-        plant(
-            config.expect("plans hold settings that fit together"),
-            setup.bug,
-        )
+        let config = config.expect("plans hold settings that fit together");
+        // The defect: what is acknowledged is not yet known to the own disk.
+        let durable = setup.quorum_reads && setup.bug != Some(FORGOTTEN_DECISIONS);
+        plant(config.with_durable_decisions(durable), setup.bug)
     }
 
     fn describe(message: &Message) -> String {
         describe(message)
+    }
+
+    fn votes(
+        message: &Message,
+        me: NodeId,
+        _to: Option<NodeId>,
+        membership: &Membership,
+    ) -> Vec<protocol::Vote> {
+        let vote = |kind, view: View, seq: SeqNo, digest: &Digest| {
+            vec![protocol::Vote::for_digest(kind, view.0, seq.0, digest)]
+        };
+        match message {
+            // The leader's proposal is its prepare vote; others pass it on.
+            Message::PrePrepare(p)
+                if p.view.0 % membership.quorums().n() as u64 == u64::from(me.0) =>
+            {
+                vote("prepare", p.view, p.seq, &p.batch.digest())
+            }
+            Message::Vote(v) if v.phase == Phase::Prepare => {
+                vote("prepare", v.view, v.seq, &v.digest)
+            }
+            Message::Vote(v) => vote("commit", v.view, v.seq, &v.digest),
+            _ => Vec::new(),
+        }
     }
 
     fn adversaries() -> &'static [&'static str] {
@@ -78,7 +104,11 @@ impl SimProtocol for Pbft {
     }
 }
 
-/// The defects that can be switched on. The last is the executor's.
+/// The defect of replicas that acknowledge decisions which a power cut can take from them, where reads are
+/// not ordered.
+const FORGOTTEN_DECISIONS: &str = "forgotten-decisions";
+
+/// The defects that can be switched on. The last are the executor's and the client's.
 #[cfg(feature = "seeded-bugs")]
 const BUGS: &[&str] = &[
     "vote-before-durable",
@@ -87,6 +117,10 @@ const BUGS: &[&str] = &[
     "execute-without-body",
     "oldest-certificate-wins",
     crate::machine::LOST_SESSIONS,
+    crate::machine::IGNORED_CONFLICTS,
+    crate::machine::STALE_VIEW,
+    crate::clients::FEW_REPLIES,
+    FORGOTTEN_DECISIONS,
 ];
 
 #[cfg(not(feature = "seeded-bugs"))]

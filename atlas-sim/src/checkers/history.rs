@@ -4,6 +4,7 @@ use super::Violation;
 use super::execution::{Execution, Label};
 use super::linearizability::{self, Linearizability, Operation, Sequential};
 use atlas_common::Time;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a client asks about one key. Values are numbers, each written once.
@@ -22,6 +23,57 @@ pub enum Call {
     },
     /// Remove the value.
     Delete,
+    /// Move money from one account to another, if there is enough.
+    Transfer {
+        /// The payer.
+        from: u64,
+        /// The payee.
+        to: u64,
+        /// How much.
+        amount: u64,
+    },
+    /// What do all accounts hold?
+    Audit,
+    /// Take money from an account, and then fail: nothing may come of it.
+    Fail {
+        /// The account.
+        from: u64,
+        /// How much.
+        amount: u64,
+    },
+}
+
+/// How many accounts there are, and what each holds in the beginning.
+pub const ACCOUNTS: usize = 4;
+/// What each account holds in the beginning.
+pub const INITIAL_BALANCE: u64 = 100;
+
+/// What the accounts hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Balances(pub [u64; ACCOUNTS]);
+
+impl Default for Balances {
+    fn default() -> Self {
+        Self([INITIAL_BALANCE; ACCOUNTS])
+    }
+}
+
+impl Balances {
+    /// All together: always the same.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, held| sum.saturating_add(*held))
+    }
+
+    fn after(&self, from: u64, to: u64, amount: u64) -> Option<Self> {
+        let mut after = *self;
+        let place = |account| usize::try_from(account).unwrap_or(usize::MAX);
+        let payer = after.0.get_mut(place(from))?;
+        *payer = payer.checked_sub(amount)?;
+        let payee = after.0.get_mut(place(to))?;
+        *payee = payee.checked_add(amount)?;
+        Some(after)
+    }
 }
 
 /// What the store answers.
@@ -43,6 +95,12 @@ pub enum Answer {
     Swapped,
     /// This one was there, and stays.
     Kept(Option<u64>),
+    /// Whether there was enough money.
+    Transferred(bool),
+    /// What the accounts hold.
+    Balances(Balances),
+    /// The application failed on the request.
+    Failed,
 }
 
 /// One key of a key-value store, as simple as can be: the oracle for the real one.
@@ -67,6 +125,32 @@ impl Sequential for Key {
             }
             Call::Cas { expected, new } if *state == expected => (Some(new), Answer::Swapped),
             Call::Cas { .. } => (*state, Answer::Kept(*state)),
+            Call::Transfer { .. } | Call::Audit | Call::Fail { .. } => (*state, Answer::Failed),
+        }
+    }
+}
+
+/// What calls about accounts have for a key: all accounts are one object.
+pub const BANK: u64 = u64::MAX;
+
+/// All accounts, as simple as can be.
+#[derive(Debug)]
+pub struct Bank;
+
+impl Sequential for Bank {
+    type State = Balances;
+    type Call = Call;
+    type Return = Answer;
+
+    fn apply(state: &Balances, call: &Call) -> (Balances, Answer) {
+        match *call {
+            Call::Transfer { from, to, amount } => {
+                let after = state.after(from, to, amount);
+                let moved = Answer::Transferred(after.is_some());
+                (after.unwrap_or(*state), moved)
+            }
+            Call::Audit => (*state, Answer::Balances(*state)),
+            _ => (*state, Answer::Failed),
         }
     }
 }
@@ -143,7 +227,7 @@ impl History {
         for (label, record) in &self.calls {
             // A read that was not ordered changes nothing: wherever its answer is right it fits.
             let unordered = match record.call {
-                Call::Get => 0,
+                Call::Get | Call::Audit => 0,
                 _ => u64::MAX,
             };
             keys.entry(record.key).or_default().push(Operation {
@@ -154,7 +238,11 @@ impl History {
             });
         }
         for (key, operations) in keys {
-            match linearizability::check::<Key>(&operations, STEPS_MAX) {
+            let verdict = match key {
+                BANK => linearizability::check::<Bank>(&operations, STEPS_MAX),
+                _ => linearizability::check::<Key>(&operations, STEPS_MAX),
+            };
+            match verdict {
                 Linearizability::Linearizable => {}
                 Linearizability::Violated => {
                     return Err(Violation::NotLinearizable {
@@ -210,5 +298,26 @@ mod tests {
         let found = history.check(&execution).unwrap_err();
         let key = "2".to_owned();
         assert_eq!(found, Violation::NotLinearizable { key, operations: 3 });
+    }
+
+    #[test]
+    fn money_that_is_counted_twice_is_found() {
+        let label = |operation| Label {
+            client: 1,
+            operation,
+        };
+        let at = Time::from_millis;
+        let mut history = History::default();
+        let (from, to, amount) = (0, 1, 30);
+        history.called(label(1), BANK, Call::Transfer { from, to, amount }, at(10));
+        history.returned(label(1), Answer::Transferred(true), at(20));
+        history.called(label(2), BANK, Call::Fail { from, amount }, at(30));
+        history.returned(label(2), Answer::Failed, at(40));
+        let execution = Execution::default();
+        for (held, right) in [([70, 130, 100, 100], true), ([100, 130, 100, 100], false)] {
+            history.called(label(3), BANK, Call::Audit, at(50));
+            history.returned(label(3), Answer::Balances(Balances(held)), at(60));
+            assert_eq!(history.check(&execution).is_ok(), right);
+        }
     }
 }

@@ -29,6 +29,9 @@ use std::time::Duration;
 pub(super) struct Disk {
     log: LogWriter,
     pub(super) keeper: StoreKeeper,
+    /// The last record that was handed to the log, and the last that is durable.
+    appended: Lsn,
+    durable: Lsn,
     /// Whether a group is being synced.
     syncing: bool,
     /// Whether records were appended since the last sync began.
@@ -69,6 +72,7 @@ impl<P: SimProtocol> Node<P> {
                     .map_err(|e| e.to_string())
             });
         running.disk.dirty = true;
+        running.disk.appended = lsn;
         if let Err(error) = result {
             self.halt(&format!("the log failed: {error}"), shared);
         }
@@ -113,6 +117,7 @@ impl<P: SimProtocol> Node<P> {
         match running.disk.log.commit() {
             Ok(lsn) => {
                 shared.trace.mix(lsn.0);
+                running.disk.durable = lsn;
                 self.input(CoreInput::Durable(lsn), shared);
             }
             Err(error) => self.halt(&format!("the log failed: {error}"), shared),
@@ -229,8 +234,11 @@ impl<P: SimProtocol> Node<P> {
                 shared.counts.count(FaultKind::TornWrite);
             }
         }
+        let appended = running.disk.appended;
+        let mut pending = appended.since(running.disk.durable);
         if matches!(kind, CrashKind::Damage(_)) {
             running.disk.stop();
+            pending = 0;
         }
         drop(running);
         self.storage = match kind {
@@ -250,6 +258,7 @@ impl<P: SimProtocol> Node<P> {
         if self.storage.counters().losses > losses {
             shared.counts.count(FaultKind::LostWrites);
         }
+        shared.counts.add(FaultKind::LostRecord, pending);
         shared.trace.mix(u64::from(self.id.0));
         shared.line(Name(self.id), format_args!("crashes ({kind:?})"));
         true
@@ -317,6 +326,7 @@ impl<P: SimProtocol> Node<P> {
             shared.counts.count(FaultKind::Restart);
         }
         self.life += 1;
+        self.corrupted = false;
         match self.open(shared) {
             Ok((running, sessions)) => {
                 let executed = running.machine.executed();
@@ -358,7 +368,8 @@ impl<P: SimProtocol> Node<P> {
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)
             .map_err(|error| error.to_string())?;
         let bug = shared.plan.bug.filter(|_| self.is_correct());
-        let mut machine = Machine::new(self.id, membership.genesis(), limits, bug);
+        let order = self.order(shared);
+        let mut machine = Machine::new(self.id, membership.genesis(), limits, order, bug);
         let keeper = StoreKeeper::new(opened.store, limits);
         let mut notes = opened.notes;
         let found = recovery::restore(opened.certified, &mut notes, |found| {
@@ -372,6 +383,12 @@ impl<P: SimProtocol> Node<P> {
             shared.line(Name(self.id), format_args!("{note}"));
         }
         let found = found.map_err(|error| error.to_string())?;
+        if let Some(found) = found.as_ref().filter(|_| self.is_correct()) {
+            // What is kept as certified is what was certified.
+            let id = found.stored.certificate.id;
+            let same = shared.oracles.agreement.state(self.id, id.seq, id.state);
+            shared.note(same);
+        }
         let installed = found.map(|found| Installed {
             certificate: Arc::new(found.stored.certificate),
             frontier: found.stored.frontier,
@@ -383,6 +400,7 @@ impl<P: SimProtocol> Node<P> {
             signer: Arc::clone(&self.signer),
             limits: limits.clone(),
             patience: shared.plan.patience,
+            quorum_reads: shared.plan.quorum_reads,
             bug,
         });
         let bundles = BundleChecker::new(&membership, limits, ClientAdmission::Any);
@@ -415,6 +433,8 @@ impl<P: SimProtocol> Node<P> {
             disk: Disk {
                 log: opened.log,
                 keeper,
+                appended: opened.last_lsn,
+                durable: opened.last_lsn,
                 syncing: false,
                 dirty: false,
                 work: VecDeque::new(),
@@ -429,6 +449,12 @@ impl<P: SimProtocol> Node<P> {
             left_busy: false,
         };
         Ok((running, sessions))
+    }
+
+    /// Where some run in parallel, every other replica does, each life in another order.
+    fn order(&self, shared: &Shared<P>) -> Option<u64> {
+        let other = shared.plan.parallel && self.id.0.is_multiple_of(2);
+        other.then(|| shared.plan.seed ^ u64::from(self.id.0) << 32 ^ self.life)
     }
 
     /// Writes the birth record, as `init` does once.
@@ -459,6 +485,8 @@ impl<P: SimProtocol> Node<P> {
         shared.count("parts_reused", transfer.parts_reused);
         shared.count("parts_rejected", transfer.parts_rejected);
         shared.count("parts_repaired", transfer.parts_repaired);
+        shared.count("offers_rejected", transfer.offers_rejected);
+        shared.count("peers_blamed", transfer.peers_blamed);
         shared.count("state_bytes_fetched", transfer.bytes_fetched);
         for (name, times) in running.core.protocol().counters() {
             shared.count(name, times);

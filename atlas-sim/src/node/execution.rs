@@ -1,6 +1,8 @@
 //! What a replica executes, and how it answers.
 
 use super::{Name, Node};
+use crate::checkers::Violation;
+use crate::checkers::history::Balances;
 use crate::faults::FaultKind;
 use crate::machine::Executed;
 use crate::network::exponential;
@@ -129,6 +131,14 @@ impl<P: SimProtocol> Node<P> {
             for (seq, ran) in executed.ran {
                 let same = shared.oracles.execution.executed(replica, seq, ran);
                 shared.note(same);
+            }
+            if let Some((seq, found)) = executed.unbalanced {
+                shared.note::<()>(Err(Violation::Money {
+                    replica,
+                    seq,
+                    found,
+                    expected: Balances::default().total(),
+                }));
             }
         }
         for (client, reply) in executed.replies {

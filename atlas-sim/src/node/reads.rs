@@ -2,8 +2,12 @@
 
 use super::Node;
 use super::execution::Job;
+use crate::faults::FaultKind;
+use crate::machine::View;
+use crate::network::exponential;
 use crate::protocol::SimProtocol;
-use crate::shared::Shared;
+use crate::shared::{Event, Shared};
+use atlas_common::quorum::FaultModel;
 use atlas_common::{ClientId, SeqNo};
 use atlas_core::ReadId;
 use atlas_smr_core::client_message::{ReadRequest, Reply};
@@ -16,6 +20,8 @@ pub(super) struct Reads {
     next: u64,
     asked: BTreeMap<ReadId, (ClientId, ReadRequest)>,
     allowed: Vec<(SeqNo, ClientId, ReadRequest)>,
+    /// Reads with the state that they are answered from.
+    held: BTreeMap<u64, (ClientId, ReadRequest, View)>,
 }
 
 impl<P: SimProtocol> Node<P> {
@@ -23,6 +29,18 @@ impl<P: SimProtocol> Node<P> {
         let Some(running) = &mut self.running else {
             return;
         };
+        if shared.plan.quorum_reads && P::FAULT_MODEL == FaultModel::Byzantine {
+            // As the driver does: the client compares a quorum of answers.
+            let after = SeqNo::ZERO;
+            return self.enqueue(
+                Job::Read {
+                    client,
+                    read,
+                    after,
+                },
+                shared,
+            );
+        }
         let reads = &mut running.reads;
         let id = ReadId(reads.next);
         reads.next += 1;
@@ -64,8 +82,10 @@ impl<P: SimProtocol> Node<P> {
         }
     }
 
-    /// Runs the reads whose decision has been executed.
+    /// Gives the reads whose decision has been executed the state as it is now. They are answered from it
+    /// later, as by a thread of their own.
     pub(super) fn run_reads(&mut self, shared: &mut Shared<P>) {
+        let late = self.adversary.as_ref().is_some_and(|a| a.reads_late());
         let Some(running) = &mut self.running else {
             return;
         };
@@ -73,11 +93,44 @@ impl<P: SimProtocol> Node<P> {
         let allowed = &mut running.reads.allowed;
         let ready: Vec<_> = allowed.extract_if(.., |(after, ..)| *after <= at).collect();
         for (_, client, read) in ready {
-            let Some(running) = &self.running else { return };
-            let result = running.machine.read(&read.operation);
-            let id = read.id;
-            shared.count("reads not ordered", 1);
-            self.reply(client, Reply::Read { id, result, at }, shared);
+            let Some(running) = &mut self.running else {
+                return;
+            };
+            let Some(view) = running.machine.view(late) else {
+                return;
+            };
+            if late && view.at < at {
+                shared.counts.count(FaultKind::StaleRead);
+            }
+            let number = running.reads.next;
+            running.reads.next += 1;
+            running.reads.held.insert(number, (client, read, view));
+            if shared.plan.reading.is_zero() {
+                self.answer_read(number, shared);
+            } else {
+                let delay = exponential(shared.plan.reading, &mut self.rng);
+                let (node, life) = (self.id, self.life);
+                let event = Event::Answer { node, life, number };
+                shared.queue.after(delay, event);
+            }
         }
+    }
+
+    /// Answers a read from the state that it was given.
+    pub(super) fn answer_read(&mut self, number: u64, shared: &mut Shared<P>) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let executed = running.machine.executed();
+        let Some((client, read, view)) = running.reads.held.remove(&number) else {
+            return;
+        };
+        let (id, at, result) = (read.id, view.at, view.read(&read.operation));
+        shared.count("reads not ordered", 1);
+        shared.count(
+            "reads answered from an older state",
+            u64::from(at < executed),
+        );
+        self.reply(client, Reply::Read { id, result, at }, shared);
     }
 }

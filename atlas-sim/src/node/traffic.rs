@@ -10,11 +10,13 @@ use atlas_core::Reject;
 use atlas_smr_core::client_message::{ClientMessage, LeaderHint, Reply, ReplyMessage};
 use atlas_smr_core::core::CoreInput;
 use atlas_smr_core::message::SystemMessage;
+use atlas_smr_core::transfer::LogTransferMessage;
 use bytes::Bytes;
 
 impl<P: SimProtocol> Node<P> {
     pub(super) fn broadcast(&mut self, message: SystemMessage<P>, shared: &mut Shared<P>) {
         self.say(format_args!("all"), &message, shared);
+        self.check_votes(None, &message, shared);
         let me = self.id;
         let others = (0..shared.plan.replicas as u32)
             .map(NodeId)
@@ -26,7 +28,20 @@ impl<P: SimProtocol> Node<P> {
 
     pub(super) fn send(&mut self, to: NodeId, message: SystemMessage<P>, shared: &mut Shared<P>) {
         self.say(format_args!("n{to}"), &message, shared);
+        self.check_votes(Some(to), &message, shared);
         self.send_one(to, message, shared);
+    }
+
+    fn check_votes(&self, to: Option<NodeId>, message: &SystemMessage<P>, shared: &mut Shared<P>) {
+        let SystemMessage::Protocol(message) = message else {
+            return;
+        };
+        if self.is_correct() {
+            for vote in P::votes(message, self.id, to, &shared.membership) {
+                let same = shared.oracles.votes.said(self.id, self.life, vote);
+                shared.note(same);
+            }
+        }
     }
 
     fn say(&self, to: std::fmt::Arguments<'_>, message: &SystemMessage<P>, shared: &mut Shared<P>) {
@@ -119,6 +134,14 @@ impl<P: SimProtocol> Node<P> {
             return;
         }
         let Some(running) = &self.running else { return };
+        if let SystemMessage::LogTransfer(LogTransferMessage::Decisions {
+            first, decisions, ..
+        }) = &message
+        {
+            let decided = running.core.status().protocol.decided;
+            let known = decided.next().since(*first).min(decisions.len() as u64);
+            shared.counts.add(FaultKind::TwoPaths, known);
+        }
         match running.checker.check(from, message) {
             Ok(message) => self.input(CoreInput::Peer { from, message }, shared),
             Err(reason) => {

@@ -59,6 +59,7 @@ impl Plan {
         let faults_end = rng.between(2500, 6000);
         plan.draw_clients(faults_end, &mut rng);
         plan.draw_faults(choices.model, faults_end, &mut rng);
+        plan.draw_execution(&mut SeededRng::new(seed ^ 0x6578_6563));
         plan.heal_at(faults_end)
     }
 
@@ -84,6 +85,18 @@ impl Plan {
                 clock.rate_ppm = rng.between(750_000, 1_300_000);
                 clock.wall_ahead_ms = rng.between(590_000, 610_000);
             }
+        }
+    }
+
+    /// From a generator of its own: what is drawn otherwise stays as it is.
+    fn draw_execution(&mut self, rng: &mut SeededRng) {
+        self.parallel = rng.chance(0.5);
+        self.quorum_reads = rng.chance(0.3);
+        if rng.chance(0.5) {
+            self.reading = micros(rng.between(10, 5000));
+        }
+        if rng.chance(0.2) {
+            self.banking.1 = 0.2;
         }
     }
 

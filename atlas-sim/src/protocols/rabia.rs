@@ -1,7 +1,9 @@
 //! Rabia in the simulator.
 
-use crate::protocol::{Fact, Setup, SimProtocol};
-use atlas_rabia::message::{Message, Round, Said, Vote};
+use crate::protocol::{self, Fact, Setup, SimProtocol};
+use atlas_common::{Digest, NodeId};
+use atlas_core::Membership;
+use atlas_rabia::message::{Item, Message, Round, Said, Vote};
 use atlas_rabia::{Rabia, RabiaConfig};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -35,6 +37,32 @@ impl SimProtocol for Rabia {
             }
             other => format!("{other:?}"),
         }
+    }
+
+    fn votes(
+        message: &Message,
+        _me: NodeId,
+        _to: Option<NodeId>,
+        _membership: &Membership,
+    ) -> Vec<protocol::Vote> {
+        let Message::Round(round) = message else {
+            return Vec::new();
+        };
+        let vote = |item: &Item| {
+            let nothing = Digest::of(b"nothing");
+            let (kind, digest) = match item.said {
+                Said::Proposal(digest) => ("proposal", digest.unwrap_or(nothing)),
+                Said::State { state, .. } => ("state", state.unwrap_or(nothing)),
+                Said::Vote { vote, .. } => match vote {
+                    Vote::Unsure(_) => ("vote", Digest::of(b"unsure")),
+                    Vote::Null => ("vote", nothing),
+                    Vote::Batch(digest) => ("vote", digest),
+                },
+            };
+            let phase = u64::from(item.said.phase());
+            protocol::Vote::for_digest(kind, item.seq.0, phase, &digest)
+        };
+        round.items.iter().map(vote).collect()
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -72,6 +100,8 @@ const BUGS: &[&str] = &[
     "join-only-with-batch",
     "forget-amnesia",
     crate::machine::LOST_SESSIONS,
+    crate::machine::IGNORED_CONFLICTS,
+    crate::machine::STALE_VIEW,
 ];
 
 #[cfg(not(feature = "seeded-bugs"))]

@@ -1,7 +1,9 @@
 //! Raft in the simulator.
 
-use crate::protocol::{Setup, SimProtocol};
-use atlas_raft::message::Message;
+use crate::protocol::{Setup, SimProtocol, Vote};
+use atlas_common::NodeId;
+use atlas_core::Membership;
+use atlas_raft::message::{Body, Message};
 use atlas_raft::{Raft, RaftConfig, RaftSettings};
 
 /// Heartbeats come so many times within the shortest election time-out.
@@ -38,6 +40,27 @@ impl SimProtocol for Raft {
         message.describe()
     }
 
+    fn votes(
+        message: &Message,
+        me: NodeId,
+        to: Option<NodeId>,
+        _membership: &Membership,
+    ) -> Vec<Vote> {
+        let candidate = match &message.body {
+            Body::RequestVote(request) if !request.pre => me,
+            Body::Vote {
+                pre: false,
+                granted: true,
+            } => to.unwrap_or(me),
+            _ => return Vec::new(),
+        };
+        let at = ("vote", message.term.0, 0);
+        vec![Vote {
+            at,
+            value: u64::from(candidate.0),
+        }]
+    }
+
     fn bugs() -> &'static [&'static str] {
         BUGS
     }
@@ -56,6 +79,8 @@ const BUGS: &[&str] = &[
     "forgetful-voter",
     "vote-for-old-logs",
     crate::machine::LOST_SESSIONS,
+    crate::machine::IGNORED_CONFLICTS,
+    crate::machine::STALE_VIEW,
 ];
 
 #[cfg(not(feature = "seeded-bugs"))]

@@ -418,6 +418,69 @@ pub(super) const ALL: &[Scenario] = &[
         shows: nothing,
     },
     Scenario {
+        name: "row-15-decisions-by-two-paths",
+        about: "decisions come by log transfer and otherwise, late and twice: each is executed once",
+        plan: |seed| {
+            // Of three, the two that go on are never so far ahead that they have cut their logs.
+            let n = [5, 7][(seed % 2) as usize];
+            let plan = busy(calm(n, seed, &[FaultKind::Duplicate]), 4000);
+            super::network::two_paths(plan)
+        },
+        shows: |report| counted(report, &["decisions_transferred"]),
+    },
+    Scenario {
+        name: "row-26-lost-votes-of-voters",
+        about: "voters lose their power with votes on their way to slow disks: nobody votes twice",
+        plan: |seed| {
+            let mut plan = votes_and_power_cuts(seed);
+            plan.must_happen.push(FaultKind::LostRecord);
+            plan
+        },
+        shows: |report| counted(report, &["votes"]),
+    },
+    Scenario {
+        name: "reads-beside-writes",
+        about: "reads are answered from a state that was taken some time before: linearizable",
+        plan: |seed| {
+            let mut plan = busy(calm(size(seed), seed, &[FaultKind::Pause]), 3000);
+            plan.reading = Duration::from_millis(4);
+            plan.keys = 2;
+            plan.at(1000, Action::Pause(Target::Leader))
+                .at(1800, Action::ResumeAll)
+                .heal_at(3000)
+        },
+        shows: |report| {
+            counted(
+                report,
+                &["reads not ordered", "reads answered from an older state"],
+            )
+        },
+    },
+    Scenario {
+        name: "parallel-execution-and-crashes",
+        about: "every other replica runs what can run in parallel in an order of its own: no difference",
+        plan: |seed| {
+            let must = [FaultKind::Crash, FaultKind::Restart];
+            let plan = busy(calm(size(seed), seed, &must), 3000);
+            super::network::crowded(plan)
+                .at(1000, Action::Crash(Target::Leader, CrashKind::PowerCut))
+                .at(1500, Action::RestartAll)
+                .heal_at(3000)
+        },
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-34-failing-requests-and-crashes",
+        about: "the application panics, or has no reply: the same answer everywhere, as if it had not run",
+        plan: |seed| {
+            let must = [FaultKind::Crash, FaultKind::Restart];
+            let mut plan = super::network::failing(calm(size(seed), seed, &must));
+            plan.parallel = seed % 2 == 1;
+            plan
+        },
+        shows: super::network::failed,
+    },
+    Scenario {
         name: "row-42-failed-sync",
         about: "a sync fails: the replica stops, and comes back with what is durable",
         plan: |seed| disk(seed, DiskFault::SyncFails, FaultKind::SyncFailed),

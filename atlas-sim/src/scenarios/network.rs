@@ -4,6 +4,7 @@ use super::{Scenario, changed_views, counted, nothing};
 use crate::faults::FaultKind;
 use crate::network::Quality;
 use crate::plan::{Action, CrashKind, Flip, Plan, Target};
+use crate::verdict::Report;
 use atlas_common::NodeId;
 use atlas_common::rng::SeededRng;
 use std::time::Duration;
@@ -99,7 +100,232 @@ fn flapping(seed: u64) -> Plan {
     plan.heal_at(3500)
 }
 
+/// Many clients at once on few keys and accounts, so that decisions hold much that could run in parallel,
+/// and some that could not.
+pub(super) fn crowded(mut plan: Plan) -> Plan {
+    plan.parallel = true;
+    plan.banking.0 = 0.5;
+    plan.keys = 3;
+    for client in &mut plan.clients {
+        (client.burst, client.outstanding) = (8, 16);
+    }
+    plan.grouping = Duration::from_micros(400);
+    plan
+}
+
+/// Row 34: every fifth of the clients' calls is one on which the application panics, or whose reply has
+/// no encoding, after it has taken money from an account.
+pub(super) fn failing(mut plan: Plan) -> Plan {
+    plan.banking = (0.5, 0.4);
+    plan.limits = Plan::small_limits(8);
+    plan.at(500, Action::Crash(Target::Leader, CrashKind::PowerCut))
+        .at(800, Action::RestartAll)
+        .heal_at(900)
+}
+
+pub(super) fn failed(report: &Report) -> Result<(), String> {
+    counted(report, &["requests that failed"])
+}
+
+/// SRDS'21: replicas learn of decisions at very different times, and one answers reads from before its
+/// last decisions. A write that counted with f + 1 answers could be missed by a read.
+fn quorum_reads(seed: u64) -> Plan {
+    let mut plan = Plan {
+        quorum_reads: true,
+        reading: Duration::from_micros(300),
+        keys: 4,
+        ..calm(4, seed, &[FaultKind::StaleRead])
+    }
+    .adversary((seed % 4) as u32, "late-reads");
+    plan.quality.delay_mean = Duration::from_millis(8);
+    plan.banking.0 = 0.0;
+    plan.clients.extend_from_within(..);
+    for client in &mut plan.clients {
+        (client.burst, client.outstanding) = (1, 2);
+        client.pause = Duration::from_millis(5);
+    }
+    plan
+}
+
+/// The power of all fails again and again, with decisions that were acknowledged and are known to no disk
+/// but by their certificates: until they are decided again, nobody knows what reads are to find.
+fn reads_after_power_cuts(seed: u64) -> Plan {
+    let mut rng = SeededRng::new(seed ^ 0x7265_6164);
+    let mut plan = Plan {
+        quorum_reads: true,
+        keys: 3,
+        ..calm(4, seed, &[FaultKind::Crash, FaultKind::LostRecord])
+    };
+    plan.sync = (Duration::from_millis(3), Duration::from_millis(6));
+    plan.quality.delay_mean = Duration::from_millis(6);
+    for client in &mut plan.clients {
+        (client.operations, client.burst, client.outstanding) = (120, 1, 4);
+        client.pause = Duration::from_millis(20);
+    }
+    for i in 0..12 {
+        let at = 150 + i * 300 + rng.below(100);
+        plan = plan
+            .at(at, Action::CrashAll(CrashKind::LosingAll))
+            .at(at + 1, Action::RestartAll);
+    }
+    plan.heal_at(4000)
+}
+
+/// Row 22: one is away again and again, until the others have cut their logs, and asks two liars first.
+fn asks_liars(seed: u64) -> Plan {
+    let mut plan = Plan {
+        limits: Plan::small_limits(4),
+        ..calm(7, seed, &[])
+    }
+    .adversary(0, "wrong-parts")
+    .adversary(1, "wrong-parts");
+    for client in &mut plan.clients {
+        client.pause = Duration::from_millis(220);
+    }
+    let away = Action::Crash(Target::Replica(NodeId(2)), CrashKind::PowerCut);
+    for i in 0..12 {
+        plan = plan
+            .at(100 + i * 450, away.clone())
+            .at(450 + i * 450, Action::RestartAll);
+    }
+    plan.heal_at(5500)
+}
+
+/// Row 20: a replica's state is changed behind its back, a leader's or another's; it comes back later.
+fn corrupted(seed: u64) -> Plan {
+    let must = [FaultKind::Corruption, FaultKind::Diverged];
+    let victim = match seed % 2 {
+        0 => Target::Leader,
+        _ => Target::Replica(NodeId(2)),
+    };
+    Plan {
+        limits: Plan::small_limits(8),
+        ..calm(4, seed, &must)
+    }
+    .at(300 + seed % 50, Action::Corrupt(victim))
+    .at(1500, Action::RestartAll)
+    .heal_at(1600)
+}
+
+/// Row 15: one replica after the other is away for so long that it asks for what it missed, while
+/// everything that was said meanwhile and since arrives late and twice.
+pub(super) fn two_paths(mut plan: Plan) -> Plan {
+    plan.limits = Plan::small_limits(4);
+    plan.quality.delay_mean = Duration::from_millis(8);
+    plan.quality.duplicate = 0.8;
+    plan.quality.reorder = 0.3;
+    plan.must_happen.push(FaultKind::TwoPaths);
+    let n = plan.replicas as u64;
+    for client in &mut plan.clients {
+        client.operations = 140;
+        client.pause = Duration::from_millis(7200 * client.burst / client.operations);
+    }
+    for i in 0..10 {
+        let away = Action::Isolate {
+            target: Target::Replica(NodeId((i % n) as u32)),
+            still_hears: false,
+        };
+        plan = plan.at(200 + i * 700, away).at(800 + i * 700, Action::Mend);
+    }
+    plan.heal_at(7200)
+}
+
+/// Row 26: replicas lose their power with records of votes on their way to slow disks.
+fn lost_votes(seed: u64) -> Plan {
+    let mut rng = SeededRng::new(seed ^ 0x6c6f_7374);
+    let must = [
+        FaultKind::Crash,
+        FaultKind::LostRecord,
+        FaultKind::Suspicion,
+    ];
+    let mut plan = calm(4, seed, &must);
+    plan.sync = (Duration::from_millis(2), Duration::from_millis(8));
+    for client in &mut plan.clients {
+        client.pause = Duration::from_millis(150);
+    }
+    let mut at = 150;
+    while at < 3500 {
+        for _ in 0..3 {
+            let victim = Target::Replica(NodeId(rng.below(4) as u32));
+            plan = plan
+                .at(at, Action::Crash(victim, CrashKind::LosingAll))
+                .at(at + rng.between(1, 20), Action::RestartAll);
+            at += rng.between(20, 120);
+        }
+        plan = plan.at(at, Action::Suspect);
+    }
+    plan.heal_at(3700)
+}
+
 pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "srds21-quorum-reads",
+        about: "unordered reads among slow replicas and one that answers from the past: linearizable",
+        plan: quorum_reads,
+        shows: |report| {
+            counted(
+                report,
+                &["reads not ordered", "reads answered from an older state"],
+            )
+        },
+    },
+    Scenario {
+        name: "srds21-reads-after-power-cuts",
+        about: "all lose what was not on their disks, and read before it is decided again: linearizable",
+        plan: reads_after_power_cuts,
+        shows: |report| counted(report, &["reads not ordered"]),
+    },
+    Scenario {
+        name: "parallel-execution",
+        about: "every other replica runs what can run in parallel in an order of its own: no difference",
+        plan: |seed| Plan {
+            must_happen: vec![FaultKind::Suspicion],
+            ..crowded(calm(4, seed, &[])).at(60, Action::Suspect)
+        },
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-34-failing-requests",
+        about: "the application panics, or has no reply: the same answer everywhere, as if it had not run",
+        plan: |seed| {
+            let must = [FaultKind::Crash, FaultKind::Restart];
+            let mut plan = failing(calm(4, seed, &must));
+            plan.parallel = seed % 2 == 1;
+            plan
+        },
+        shows: failed,
+    },
+    Scenario {
+        name: "row-15-two-paths",
+        about: "decisions come by log transfer and by votes, late and twice: each is executed once",
+        plan: |seed| two_paths(calm(4, seed, &[FaultKind::Duplicate])),
+        shows: |report| counted(report, &["decisions_transferred"]),
+    },
+    Scenario {
+        name: "row-20-wrong-state",
+        about: "a replica whose state is not the certified one stops, and what it has stored is still right",
+        plan: corrupted,
+        shows: nothing,
+    },
+    Scenario {
+        name: "row-22-parts-that-were-not-asked-for",
+        about: "other parts, and lengths and counts that do not fit: refused, and their sender blamed",
+        plan: |seed| Plan {
+            must_happen: vec![FaultKind::WrongPart, FaultKind::WrongLength],
+            ..asks_liars(seed)
+        },
+        shows: |report| {
+            // A description that comes when there is a plan already is not looked at.
+            counted(report, &["parts_rejected", "peers_blamed"])?;
+            counted(report, &["states_installed"])
+        },
+    },
+    Scenario {
+        name: "row-26-lost-votes",
+        about: "power cuts take votes with them that were not durable: nobody votes twice",
+        plan: lost_votes,
+        shows: |report| counted(report, &["votes"]),
+    },
     Scenario {
         name: "row-18-all-apart",
         about: "every replica is cut off from every other for three seconds: no livelock afterwards",

@@ -63,6 +63,10 @@ impl<P: SimProtocol> World<P> {
                 let target = self.find(target);
                 self.nodes[target].damage_parts();
             }
+            Action::Corrupt(target) => {
+                let target = self.find(target);
+                self.nodes[target].corrupt(&mut self.shared);
+            }
             Action::Heal => self.heal(),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::find;
 use atlas_pbft::Pbft;
+use atlas_rabia::Rabia;
 use atlas_raft::Raft;
 use atlas_sim::{Choices, Plan, SimProtocol, Verdict, adversary};
 use std::time::{Duration, Instant};
@@ -11,10 +12,25 @@ use std::time::{Duration, Instant};
 const SEARCH: Duration = Duration::from_secs(120);
 
 /// The bugs that only a scenario of its own finds soon, by protocol, and that scenario.
-const HARD: [(&str, &str, &str); 6] = [
+const HARD: [(&str, &str, &str); 13] = [
     ("pbft", "vote-before-durable", "votes-and-power-cuts"),
     ("pbft", "oldest-certificate-wins", "flapping-links"),
-    ("raft", "vote-not-persisted", "crash-votes-and-power-cuts"),
+    ("pbft", "few-replies", "srds21-quorum-reads"),
+    (
+        "pbft",
+        "forgotten-decisions",
+        "srds21-reads-after-power-cuts",
+    ),
+    ("pbft", "stale-view", "srds21-quorum-reads"),
+    ("pbft", "ignored-conflicts", "parallel-execution"),
+    ("raft", "stale-view", "reads-beside-writes"),
+    (
+        "raft",
+        "ignored-conflicts",
+        "parallel-execution-and-crashes",
+    ),
+    ("rabia", "stale-view", "reads-beside-writes"),
+    ("raft", "vote-not-persisted", "row-26-lost-votes-of-voters"),
     ("raft", "ack-before-durable", "crash-votes-and-power-cuts"),
     ("raft", "commit-old-term", "crash-short-terms"),
     ("raft", "forgetful-voter", "row-45-forgotten-decisions"),
@@ -87,6 +103,30 @@ fn execution_without_the_body_is_caught() {
 #[test]
 fn a_checkpoint_without_its_session_table_is_caught() {
     must_be_caught("lost-sessions");
+}
+
+/// Berger et al., SRDS'21: a write that counts with f + 1 answers is missed by a read.
+#[test]
+fn ordered_calls_that_take_few_replies_beside_unordered_reads_are_caught() {
+    must_be_caught("few-replies");
+}
+
+#[test]
+fn acknowledged_decisions_that_a_power_cut_takes_away_are_caught_by_unordered_reads() {
+    must_be_caught("forgotten-decisions");
+}
+
+#[test]
+fn reads_from_a_state_that_is_older_than_they_are_caught() {
+    must_be_caught("stale-view");
+    must_be_caught_in::<Raft>("stale-view");
+    must_be_caught_in::<Rabia>("stale-view");
+}
+
+#[test]
+fn conflicting_operations_in_parallel_are_caught() {
+    must_be_caught("ignored-conflicts");
+    must_be_caught_in::<Raft>("ignored-conflicts");
 }
 
 /// The rarest of them. Without optimisation the search takes longer than it may.

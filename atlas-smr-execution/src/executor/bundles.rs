@@ -81,7 +81,12 @@ impl<A: Application> Executor<A> {
         }
         let limit_bytes = self.config.limits.operation_bytes_max;
         let (application, pool) = (&*self.application, &self.pool);
-        let run = Parallel::new(application, pool, limit_bytes, &mut self.state);
+        #[allow(unused_mut, reason = "the seeded bug below changes it")]
+        let mut run = Parallel::new(application, pool, limit_bytes, &mut self.state);
+        #[cfg(feature = "seeded-bugs")]
+        {
+            run.blind = self.ignores_conflicts;
+        }
         let mut results = run.run(operations).into_iter();
         for (bundle, admission) in group.iter().zip(admissions) {
             if let Admission::Run { from } = admission {

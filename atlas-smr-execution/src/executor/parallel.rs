@@ -53,6 +53,9 @@ pub(super) struct Parallel<'a, A: Application> {
     pub(super) state: &'a mut A::State,
     pub(super) results: Vec<OperationResult>,
     waiting: Vec<Job<A>>,
+    /// The defect: operations that share a key run as if they did not.
+    #[cfg(feature = "seeded-bugs")]
+    pub(super) blind: bool,
 }
 
 /// A request that was decoded.
@@ -85,6 +88,8 @@ impl<'a, A: Application> Parallel<'a, A> {
             state,
             results: Vec::new(),
             waiting: Vec::new(),
+            #[cfg(feature = "seeded-bugs")]
+            blind: false,
         }
     }
 
@@ -122,6 +127,10 @@ impl<'a, A: Application> Parallel<'a, A> {
 
     fn run_waiting(&mut self) {
         let jobs = std::mem::take(&mut self.waiting);
+        #[cfg(feature = "seeded-bugs")]
+        if self.blind {
+            return self.run_jobs(jobs.into_iter().map(|job| vec![job]).collect());
+        }
         self.run_jobs(chains(jobs));
     }
 

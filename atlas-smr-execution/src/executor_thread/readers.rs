@@ -15,7 +15,8 @@
 //!   every decided slot.
 //! - **PBFT**: no single replica can know how far the cluster is. With `unordered_reads` each replica
 //!   answers at once, and the client takes what ⌈(n+f+1)/2⌉ of them say alike; such a quorum has a
-//!   correct replica in common with the quorum that acknowledged any earlier write. The pitfalls of
+//!   correct replica in common with the quorum that acknowledged any earlier write, and that replica has
+//!   the write on its disk, should it have restarted since. The pitfalls of
 //!   that (Berger, Reiser, Bessani: "Making Reads in BFT State Machine Replication Fast, Linearizable,
 //!   and Live", SRDS'21) are met elsewhere: *safety* is lost when a write counts with f+1 answers, so
 //!   there the client waits for a quorum of equal answers to its writes too

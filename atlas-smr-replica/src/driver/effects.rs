@@ -153,6 +153,9 @@ impl<P: OrderingProtocol> Driver<P> {
     }
 
     fn execute(&mut self, mut decisions: Vec<Decision>) {
+        if let Some(last) = decisions.last() {
+            self.state.reads.handed_over = last.seq;
+        }
         if decisions.len() == 1
             && let Some(decision) = decisions.pop()
         {

@@ -2,8 +2,10 @@
 //!
 //! *Stale* reads run at once. *Linearizable* ones: under a crash protocol the protocol says after
 //! which decision they may run (ReadIndex). Under a Byzantine protocol no single replica can know;
-//! where the cluster allows unordered reads each replica answers at once, and the client accepts a
-//! quorum of equal answers, which meets the quorum of every acknowledged write in a correct replica.
+//! where the cluster allows unordered reads each replica answers from all that it has decided, and the
+//! client accepts a quorum of equal answers, which meets the quorum of every acknowledged write in a
+//! correct replica; a restart does not take from that one what it had acknowledged
+//! (`PbftConfig::with_durable_decisions`).
 //! Otherwise the client has them ordered.
 
 use super::Driver;
@@ -23,6 +25,9 @@ pub(crate) const READS_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct PendingReads {
     next: u64,
+    /// The last decision that was handed to the executor. After a restart that may be far ahead of what it
+    /// has executed, and has been acknowledged in an earlier life.
+    pub(super) handed_over: SeqNo,
     waiting: BTreeMap<ReadId, (ClientId, ReadRequest)>,
     bytes: usize,
 }
@@ -61,7 +66,7 @@ impl<P: OrderingProtocol> Driver<P> {
         match read.consistency {
             Consistency::Stale => self.execute_read(client, read, SeqNo::ZERO),
             Consistency::Linearizable if quorum_reads => {
-                self.execute_read(client, read, SeqNo::ZERO);
+                self.execute_read(client, read, self.state.reads.handed_over);
             }
             Consistency::Linearizable if self.shared.signed => {
                 self.shared.reply(&client, Reply::ReadRefused(read.id));

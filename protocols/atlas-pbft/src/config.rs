@@ -18,6 +18,7 @@ pub struct PbftConfig {
     pub(crate) timeout: Duration,
     pub(crate) timeout_max: Duration,
     pub(crate) status_interval: Duration,
+    pub(crate) durable_decisions: bool,
     #[cfg(feature = "seeded-bugs")]
     pub(crate) bug: Option<crate::bugs::SeededBug>,
 }
@@ -129,9 +130,20 @@ impl PbftConfig {
             timeout,
             timeout_max,
             status_interval,
+            durable_decisions: false,
             #[cfg(feature = "seeded-bugs")]
             bug: None,
         })
+    }
+
+    /// Whether a decision is handed over (and so acknowledged to a client) only when this replica's own
+    /// disk knows of it. Where reads are not ordered they are answered from what replicas have executed:
+    /// one that restarts must find again what it had acknowledged, before it answers any. Costs the time
+    /// of a sync for each decision. Off unless said.
+    #[must_use]
+    pub fn with_durable_decisions(mut self, durable: bool) -> Self {
+        self.durable_decisions = durable;
+        self
     }
 
     /// With a deliberate defect.

@@ -65,7 +65,11 @@
 //! | the loss of records at a checkpoint | `Cut`, with the checkpoint's number |
 //! | a decision that this replica's own vote was needed for | `Prepared` |
 //!
-//! A decision by a quorum of *others* waits for nothing: their records are durable. A checkpoint drops
+//! A decision by a quorum of *others* waits for nothing: their records are durable. (Where reads are not
+//! ordered it waits for its own `Committed`,
+//! [`with_durable_decisions`](PbftConfig::with_durable_decisions): a client's write counts with a quorum of
+//! replicas that have executed it, and a power cut must not take it from them until they have decided it
+//! again.) A checkpoint drops
 //! the records of the slots below it, after `Entered`, `ViewChange`, `Cut` and the like have been written
 //! anew; compaction must not overtake the records that were persisted before it.
 //!

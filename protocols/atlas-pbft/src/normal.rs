@@ -368,13 +368,7 @@ impl Pbft {
             let seq = self.decided.next();
             self.decided = seq;
             self.next = self.next.max(seq.next());
-            if guarded {
-                cx.decide(seq, batch, proof.clone());
-            } else {
-                // A quorum of others has this durable: the loss of the own record loses nothing.
-                cx.decide_unguarded(seq, batch, proof.clone());
-            }
-            self.log(seq, Record::Committed { seq, proof }, cx);
+            self.hand_over(seq, batch, proof, guarded, cx);
             self.slot(seq).forget_other_bodies();
         }
         if self.decided > before {
@@ -382,6 +376,34 @@ impl Pbft {
             self.stalled = self.pending().then(|| cx.now());
             self.watch_leader(cx);
             self.ask_for_batch(cx);
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        seq: SeqNo,
+        batch: Batch,
+        proof: Proof,
+        guarded: bool,
+        cx: &mut Cx<'_>,
+    ) {
+        let record = Record::Committed {
+            seq,
+            proof: proof.clone(),
+        };
+        if self.slot(seq).recorded {
+            cx.decide_unguarded(seq, batch, proof);
+        } else if self.config.durable_decisions {
+            self.log(seq, record, cx);
+            cx.decide(seq, batch, proof);
+        } else {
+            if guarded {
+                cx.decide(seq, batch, proof);
+            } else {
+                // A quorum of others has this durable: the loss of the own record loses nothing.
+                cx.decide_unguarded(seq, batch, proof);
+            }
+            self.log(seq, record, cx);
         }
     }
 

@@ -104,7 +104,11 @@ impl Pbft {
                 let seq = prepared.seq;
                 self.slot(seq).prepared = Some(prepared);
             }
-            Record::Committed { seq, proof } => self.slot(seq).proof = Some(proof),
+            Record::Committed { seq, proof } => {
+                let slot = self.slot(seq);
+                slot.proof = Some(proof);
+                slot.recorded = true;
+            }
             Record::ViewChange(signed) => {
                 self.view = signed.change.view;
                 self.changing = true;

@@ -24,6 +24,8 @@ pub(crate) struct Slot {
     pub(crate) proof: Option<Proof>,
     /// The own vote was needed for the proof: its record must be durable before the decision counts.
     pub(crate) guarded: bool,
+    /// That the slot is decided is in the log since an earlier life.
+    pub(crate) recorded: bool,
     /// The first record that concerns this slot.
     pub(crate) first_lsn: Option<Lsn>,
 }

@@ -183,6 +183,13 @@ impl Download {
         }
     }
 
+    /// Whether a peer has said that it has not got something that was asked for.
+    pub(super) fn lacks_something(&self, id: NodeId) -> bool {
+        self.peers
+            .get(&id)
+            .is_some_and(|peer| !peer.lacks.is_empty())
+    }
+
     pub(super) fn sources(&self) -> Vec<NodeId> {
         let sources = self.peers.iter().filter(|(_, peer)| peer.source);
         sources.map(|(id, _)| *id).collect()

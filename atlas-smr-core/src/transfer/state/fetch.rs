@@ -125,8 +125,9 @@ impl Fetch {
         }
         let newer = |plan: &Plan| id.seq > plan.state.certificate.id.seq && !plan.begun;
         if let Some(plan) = self.plan.as_ref().filter(|plan| !newer(plan)) {
-            // The same state, whoever voted for it: another source.
-            if plan.state.certificate.id == id {
+            // The same state, whoever voted for it: another source. Not one that has let go of it since,
+            // whose offer came late: with nothing but such sources the transfer would wait for ever.
+            if plan.state.certificate.id == id && !self.download.lacks_something(from) {
                 self.download.add_source(from);
             }
         } else {

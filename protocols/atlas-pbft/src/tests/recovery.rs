@@ -236,6 +236,33 @@ fn a_replica_without_memory_that_restarts_has_no_memory_still() {
     assert!(rig.pbft(3).may_change_view() && !rig.pbft(3).may_vote());
 }
 
+/// What a replica has acknowledged it knows after a power cut, without anybody's help: reads may be
+/// answered from its state.
+#[test]
+fn srds21_durable_decisions_are_there_again_after_a_power_cut() {
+    for seed in 0..10 {
+        let mut rig = Rig::new(4, seed);
+        rig.durable_decisions = true;
+        for i in 0..4 {
+            rig.crash(i);
+            rig.restart(i);
+        }
+        rig.submit(30);
+        rig.run(Duration::from_micros(12_000 + 900 * seed));
+        let last = |rig: &Rig, i: usize| rig.nodes[i].decided.keys().next_back().copied();
+        let before: Vec<_> = (0..4).map(|i| last(&rig, i)).collect();
+        assert!(before.iter().any(Option::is_some), "seed {seed}");
+        rig.groups = (0..4).map(|i| ids([i])).collect();
+        for (i, before) in before.into_iter().enumerate() {
+            rig.crash(i);
+            rig.restart(i);
+            assert!(last(&rig, i) >= before, "seed {seed} replica {i}");
+        }
+        rig.groups.clear();
+        rig.settle();
+    }
+}
+
 /// Of two checkpoints the newer one is damaged, and the log was cut at it: what the replica voted for in
 /// between is forgotten, and what it may still say would be another vote.
 #[test]

@@ -100,6 +100,8 @@ pub(super) struct Rig {
     pub(super) state_delay: Duration,
     /// How many bodies were asked for.
     pub(super) fetches: usize,
+    /// Decisions wait for the own record.
+    pub(super) durable_decisions: bool,
     /// Certify checkpoints.
     pub(super) checkpoints: bool,
     pub(super) rejected: Vec<(NodeId, Reject)>,
@@ -154,6 +156,7 @@ impl Rig {
             loss: 0.0,
             filter: Box::new(|_, _, _| true),
             groups: Vec::new(),
+            durable_decisions: false,
             checkpoints: true,
             state_delay: Duration::from_millis(4),
             fetches: 0,
@@ -188,6 +191,7 @@ impl Rig {
             STATUS,
         );
         let config = config.unwrap();
+        let config = config.with_durable_decisions(self.durable_decisions);
         #[cfg(feature = "seeded-bugs")]
         if let Some(bug) = super::byzantine::BUG.get() {
             return config.with_bug(bug);

@@ -231,6 +231,26 @@ fn a_newer_checkpoint_takes_the_place_of_one_that_the_peers_have_no_more() {
     assert!(counters.parts_fetched < once + 1500, "{counters:?}");
 }
 
+/// Each says that it has got no more of the old state, and its offer of that comes once more.
+#[test]
+fn a_late_offer_of_what_a_peer_has_let_go_of_does_not_hold_the_transfer_up() {
+    let (keys, membership) = byzantine();
+    let old = State::plain(8, 6000, 0, &keys, &membership);
+    let new = State::plain(16, 6000, 1 << 32, &keys, &membership);
+    let mut run = Run::new(&membership).start(5);
+    let mut served = 0;
+    run.go(9000, |_, message| {
+        let parts = matches!(message, StateTransferMessage::RequestParts { .. });
+        served += u64::from(parts);
+        match served {
+            0..=12 => old.answer(message),
+            _ if parts => [new.answer(message), vec![old.offer()]].concat(),
+            _ => new.answer(message),
+        }
+    });
+    run.assert_fetched(&new);
+}
+
 #[test]
 fn a_newer_offer_wins_while_nothing_is_here_yet() {
     let (keys, membership) = byzantine();

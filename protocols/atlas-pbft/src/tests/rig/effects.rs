@@ -213,6 +213,12 @@ impl Rig {
             .last_key_value()
             .map_or(SeqNo::ZERO, |(seq, _)| *seq);
         assert_eq!(seq, last.next(), "decisions come in order at {}", node.id);
+        if self.durable_decisions {
+            let mut durable = node.log.range(..=node.durable).map(|(_, record)| record);
+            let recorded =
+                durable.any(|r| matches!(r, Record::Committed { seq: s, .. } if *s == seq));
+            assert!(recorded, "{} knows of {seq} on its disk", node.id);
+        }
         let known = *self.decisions.entry(seq).or_insert(batch.digest());
         assert_eq!(known, batch.digest(), "agreement in slot {seq}");
         assert_eq!(proof.digest, batch.digest());
