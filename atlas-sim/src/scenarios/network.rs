@@ -257,7 +257,61 @@ fn lost_votes(seed: u64) -> Plan {
     plan.heal_at(3700)
 }
 
+/// All links but those to one of four replicas.
+fn all_but_to(one: usize) -> Action {
+    let pairs = (0..4).flat_map(|from| (0..4).map(move |to| (from, to)));
+    Action::Cut(
+        pairs
+            .filter(|(from, to)| from != to && *to != one)
+            .collect(),
+    )
+}
+
+/// Certificates of one slot from different views meet. In each round all votes reach one replica only,
+/// which prepares what is in flight, and is cut off; the others go on to the next view, where another one
+/// alone learns what is decided in that slot, and is cut off; the next view begins with the certificates of
+/// the first and of the rest.
+fn two_certificates(seed: u64) -> Plan {
+    let mut rng = SeededRng::new(seed ^ 0x6365_7274);
+    let mut plan = calm(4, seed, &[FaultKind::Partition, FaultKind::Suspicion]);
+    plan.limits = Plan::small_limits(32);
+    plan.quality.delay_mean = Duration::from_millis(1);
+    for client in &mut plan.clients {
+        (client.operations, client.burst) = (120, 1);
+        client.pause = Duration::from_millis(25);
+    }
+    let isolate = |replica: usize| Action::Isolate {
+        target: Target::Replica(NodeId(replica as u32)),
+        still_hears: false,
+    };
+    for round in 0..12 {
+        let at = 150 + round * 300 + rng.below(50);
+        let one = rng.below(4) as usize;
+        let other = (one + rng.between(1, 3) as usize) % 4;
+        let alone = at + rng.between(2, 8);
+        let second = alone + rng.between(4, 16);
+        let back = second + rng.between(2, 8);
+        plan = plan
+            .at(at, all_but_to(one))
+            .at(alone, Action::Mend)
+            .at(alone, isolate(one))
+            .at(alone, Action::Suspect)
+            .at(second, all_but_to(other))
+            .at(back, Action::Mend)
+            .at(back, isolate(other))
+            .at(back, Action::Suspect)
+            .at(back + 150, Action::Mend);
+    }
+    plan.heal_at(4000)
+}
+
 pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "certificates-of-two-views",
+        about: "a slot is prepared by one replica in one view and decided otherwise in the next",
+        plan: two_certificates,
+        shows: |report| changed_views(report, 1),
+    },
     Scenario {
         name: "srds21-quorum-reads",
         about: "unordered reads among slow replicas and one that answers from the past: linearizable",

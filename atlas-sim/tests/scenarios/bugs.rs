@@ -14,7 +14,11 @@ const SEARCH: Duration = Duration::from_secs(120);
 /// The bugs that only a scenario of its own finds soon, by protocol, and that scenario.
 const HARD: [(&str, &str, &str); 13] = [
     ("pbft", "vote-before-durable", "votes-and-power-cuts"),
-    ("pbft", "oldest-certificate-wins", "flapping-links"),
+    (
+        "pbft",
+        "oldest-certificate-wins",
+        "certificates-of-two-views",
+    ),
     ("pbft", "few-replies", "srds21-quorum-reads"),
     (
         "pbft",
@@ -129,9 +133,7 @@ fn conflicting_operations_in_parallel_are_caught() {
     must_be_caught_in::<Raft>("ignored-conflicts");
 }
 
-/// The rarest of them. Without optimisation the search takes longer than it may.
 #[test]
-#[cfg_attr(debug_assertions, ignore = "needs --release")]
 fn a_new_view_from_the_oldest_certificates_is_caught() {
     must_be_caught("oldest-certificate-wins");
 }

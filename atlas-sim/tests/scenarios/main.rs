@@ -102,6 +102,7 @@ rows! {
     all_lose_power = "all-lose-power",
     votes_and_power_cuts = "votes-and-power-cuts",
     flapping_links = "flapping-links",
+    certificates_of_two_views = "certificates-of-two-views",
     row_34_failing_requests = "row-34-failing-requests",
     srds21_quorum_reads = "srds21-quorum-reads",
     srds21_reads_after_power_cuts = "srds21-reads-after-power-cuts",
