@@ -125,7 +125,7 @@
 //! With the feature `seeded-bugs`, `PbftConfig::with_bug` plants one of
 //! [`SeededBug`](bugs::SeededBug): a checker that has not caught each of them has not been tested.
 //! Production is never built with it. The tests here catch all of them; the one that lets the oldest
-//! certificate win shows in a scenario of its own only, two thousand random runs did not meet it.
+//! certificate win shows in the scenario `certificates-of-two-views`: two thousand random runs did not meet it.
 //!
 //! # Which row of the fault catalogue is tested where
 //!
