@@ -43,6 +43,11 @@ impl EvidenceFiles {
         })
     }
 
+    /// Whether no more is kept.
+    pub(crate) const fn is_enough(&self) -> bool {
+        self.kept >= KEPT_MAX
+    }
+
     /// Keeps two encoded messages that contradict each other, durably, and returns the file's name;
     /// `None` when enough is kept.
     pub(crate) fn keep(
@@ -51,7 +56,7 @@ impl EvidenceFiles {
         first: Bytes,
         second: Bytes,
     ) -> Result<Option<String>, StorageError> {
-        if self.kept >= KEPT_MAX {
+        if self.is_enough() {
             return Ok(None);
         }
         let proof = ProofFile {
@@ -98,7 +103,9 @@ mod tests {
             }
         ));
         let mut files = open();
+        assert!(!files.is_enough());
         let more = std::iter::from_fn(|| keep(&mut files)).count();
         assert_eq!(more, KEPT_MAX - 2);
+        assert!(files.is_enough() && open().is_enough());
     }
 }

@@ -67,11 +67,18 @@ impl<P: OrderingProtocol> Driver<P> {
         }
     }
 
-    /// What cannot be kept is said all the same: the replica goes on without it.
+    /// What cannot be kept is said all the same: the replica goes on without it. When enough is kept, more
+    /// is only counted: a liar must not fill the log of the process.
     fn keep_evidence(&mut self, culprit: NodeId, messages: &(P::Message, P::Message)) {
+        if self.evidence.is_enough() {
+            return;
+        }
         let (first, second) = messages;
         let kept = self.evidence.keep(culprit, encode(first), encode(second));
         let kept = match kept {
+            Ok(Some(file)) if self.evidence.is_enough() => {
+                format!("kept in {file}, for `atlas verify`; that is enough, more is only counted")
+            }
             Ok(Some(file)) => format!("kept in {file}, for `atlas verify`"),
             Ok(None) => "not kept, as there is enough".to_owned(),
             Err(error) => format!("not kept: {error}"),
