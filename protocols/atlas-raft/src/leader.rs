@@ -246,7 +246,7 @@ impl Raft {
     }
 
     pub(crate) fn on_accepted(&mut self, from: NodeId, accepted: Accepted, cx: &mut Cx<'_>) {
-        let last = self.log.last();
+        let (base, last) = (self.log.base().0, self.log.last());
         let Some(peer) = self.peer(from) else {
             return cx.reject(from, Reject::Stale);
         };
@@ -264,9 +264,9 @@ impl Raft {
         }
         peer.room = room;
         peer.next = peer.next.max(peer.matched.next());
-        // What it has turned away for want of room goes out again when there is some.
+        // What it has turned away for want of room goes out again when there is some; if it is there then.
         if room.next() < peer.next {
-            peer.next = room.max(peer.matched).next();
+            peer.next = room.max(peer.matched).max(base).next();
         }
         peer.flow = Flow::Pipeline;
         self.advance_commit(cx);

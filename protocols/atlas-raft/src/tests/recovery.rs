@@ -2,9 +2,9 @@
 
 use super::rig::{Rig, limits};
 use super::solo::{Solo, batch, entry, id};
-use crate::Raft;
-use crate::message::{Append, Body, Entry, Message};
+use crate::message::{Accepted, Append, Body, Entry, Message, Rejected};
 use crate::record::Record;
+use crate::{Raft, Timer};
 use atlas_common::rng::SeededRng;
 use atlas_common::{Lsn, NodeId, SeqNo, View};
 use atlas_core::{
@@ -242,6 +242,49 @@ fn entries_that_a_slow_follower_needs_are_kept_for_it_within_a_window() {
             .iter()
             .all(|peer| peer.next > SeqNo(17) || peer.matched > SeqNo(0))
     );
+}
+
+/// It says late that it has no room, and what it needs next is gone by then: a heartbeat that named an entry
+/// whose term the leader does not know would contradict what the replica has committed.
+#[test]
+fn a_heartbeat_to_a_replica_without_room_names_an_entry_that_the_leader_has() {
+    let mut leader = Solo::new(3);
+    leader.elect(&[1]);
+    leader.accept(1, 1, 1, 0);
+    for _ in 0..15 {
+        leader.step(Input::Propose(batch("x")));
+        leader.sync();
+        let last = leader.raft.log.last().0;
+        leader.accept(1, 1, last, 0);
+    }
+    let full = Accepted {
+        matched: SeqNo(5),
+        room: SeqNo(5),
+        round: 0,
+        counts: true,
+    };
+    leader.pass(Duration::from_secs(1));
+    leader.accept(1, 1, 16, 0);
+    leader.step(Input::Checkpointed(state(16, 1).certificate));
+    assert_eq!(leader.raft.log.base().0, SeqNo(16));
+    leader.hear(2, 1, Body::Accepted(full));
+    leader.sent();
+    leader.step(Input::Timeout(Timer::Heartbeat));
+    let beats = leader.appends();
+    assert!(!beats.is_empty());
+    for beat in beats {
+        assert!(leader.raft.log.holds(beat.previous), "{:?}", beat.previous);
+    }
+    let refused = Rejected {
+        previous: SeqNo(16),
+        hint: id(5, 1),
+        round: 0,
+        counts: true,
+    };
+    leader.hear(2, 1, Body::Rejected(refused));
+    leader.sync();
+    let behind = |body: &Body| matches!(body, Body::Behind { .. });
+    assert!(leader.sent().iter().any(behind));
 }
 
 #[test]
