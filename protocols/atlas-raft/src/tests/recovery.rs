@@ -207,8 +207,8 @@ fn row_40_a_follower_without_room_is_not_flooded_and_goes_on_when_it_has_some() 
     assert_eq!(rig.leader(), Some(leader));
 }
 
-#[test]
-fn entries_that_a_slow_follower_needs_are_kept_for_it_within_a_window() {
+/// The leader of three with sixteen entries, all of them at replica 1, none at replica 2.
+fn leader_of_sixteen() -> Solo {
     let mut leader = Solo::new(3);
     leader.elect(&[1]);
     leader.accept(1, 1, 1, 0);
@@ -218,6 +218,12 @@ fn entries_that_a_slow_follower_needs_are_kept_for_it_within_a_window() {
         let last = leader.raft.log.last().0;
         leader.accept(1, 1, last, 0);
     }
+    leader
+}
+
+#[test]
+fn entries_that_a_slow_follower_needs_are_kept_for_it_within_a_window() {
+    let mut leader = leader_of_sixteen();
     leader.accept(2, 1, 5, 0);
     leader.accept(3, 1, 9, 0);
     leader.step(Input::Checkpointed(state(8, 1).certificate));
@@ -248,15 +254,7 @@ fn entries_that_a_slow_follower_needs_are_kept_for_it_within_a_window() {
 /// whose term the leader does not know would contradict what the replica has committed.
 #[test]
 fn a_heartbeat_to_a_replica_without_room_names_an_entry_that_the_leader_has() {
-    let mut leader = Solo::new(3);
-    leader.elect(&[1]);
-    leader.accept(1, 1, 1, 0);
-    for _ in 0..15 {
-        leader.step(Input::Propose(batch("x")));
-        leader.sync();
-        let last = leader.raft.log.last().0;
-        leader.accept(1, 1, last, 0);
-    }
+    let mut leader = leader_of_sixteen();
     let full = Accepted {
         matched: SeqNo(5),
         room: SeqNo(5),
