@@ -10,6 +10,10 @@
 //! appears or goes changes one page or two, and not all that follow (content-defined cutting, as in
 //! LBFS, SOSP'01, section 3.1). One list of parts has one valid cut, and so one root.
 
+mod blob;
+
+pub use blob::Blob;
+
 use crate::Digest;
 use crate::digest::DigestBuilder;
 use bytes::Bytes;

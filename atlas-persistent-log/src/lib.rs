@@ -66,7 +66,7 @@ pub use handle::{LogEvents, LogHandle, LogStats};
 pub use log::{LogError, LogOptions, LogWriter, Recovered};
 pub use mode::{Durability, OperationMode};
 pub use part_store::{
-    CheckpointMeta, CheckpointWriter, Compression, Damage, Damaged, PartStore, StoreError,
+    CheckpointMeta, CheckpointWriter, Compression, Damage, Damaged, Fetched, PartStore, StoreError,
     StoreOptions, StoreStats, StoredCheckpoint, StoredParts, Written,
 };
 pub use remedy::Remedy;

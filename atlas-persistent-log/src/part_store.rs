@@ -33,7 +33,8 @@
 //!
 //! *Memory*: at most 150 bytes for each blob that is stored, the descriptors of the checkpoints (some 40
 //! bytes for a page of 32 parts), while a checkpoint is written 36 bytes for each of its parts, and a
-//! buffer of 256 KiB. No blob stays in memory.
+//! buffer of 256 KiB. Blobs stay in memory while a transfer goes on, those of one state at most, until it is
+//! taken over ([`PartStore::take_fetched`]).
 //!
 //! *Disk*: a collection ([`PartStore::retire`], [`PartStore::prune`], [`PartStore::remove`]) leaves at
 //! most three times the bytes that checkpoints and the target of a transfer reach, and the index of each
@@ -42,10 +43,12 @@
 
 mod collect;
 mod error;
+mod fetched;
 mod gate;
 mod index;
 mod meta;
 mod pack;
+mod read;
 mod record;
 mod store;
 mod transfer;
@@ -55,6 +58,7 @@ mod writer;
 pub(crate) use pack::INCOMING;
 
 pub use error::{Damage, Damaged, StoreError};
+pub use fetched::Fetched;
 pub use meta::{CheckpointMeta, META_BYTES_MAX, StoredCheckpoint};
 pub use record::{BLOB_BYTES_MAX, Compression};
 pub use store::{PartStore, StoredParts};

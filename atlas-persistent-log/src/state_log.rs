@@ -5,7 +5,7 @@
 //! writes part by part and never holds a state twice.
 
 use crate::part_store::{CheckpointMeta, PartStore, StoreError};
-use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use bytes::{Bytes, BytesMut};
 
 /// Bytes of the parts that a state given in one piece is cut into: 1 MiB.
@@ -107,7 +107,7 @@ impl DivisibleStateLog for PartStore {
     }
 
     fn write_parts(&self, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        self.keep(parts)
+        self.keep(parts.into_iter().map(Blob::of).collect())
     }
 
     fn write_parts_and_descriptor(
@@ -118,7 +118,7 @@ impl DivisibleStateLog for PartStore {
     ) -> Result<(), StoreError> {
         // So that what is kept is not taken for garbage before the descriptor is durable.
         self.begin_transfer(&descriptor)?;
-        self.keep(parts)?;
+        self.write_parts(parts)?;
         self.commit(meta, descriptor).map(drop)
     }
 }

@@ -240,8 +240,8 @@ impl<A: Application> Execute for Executor<A> {
     ) -> Result<(), InstallError> {
         self.check_age(id)?;
         snapshot::check_root(id, descriptor)?;
-        let chunk_bytes = self.config.limits.chunk_bytes;
-        let parts = CheckedParts::new(descriptor, source, chunk_bytes);
+        let (chunk_bytes, pool) = (self.config.limits.chunk_bytes, self.pool.clone());
+        let parts = CheckedParts::new(descriptor, source, chunk_bytes, &pool);
         self.replace(id, &mut parts.map_err(ThawError::from)?)
     }
 
@@ -254,9 +254,9 @@ impl<A: Application> Execute for Executor<A> {
         if offered < executed {
             return Err(InstallError::Old { offered, executed });
         }
-        let chunk_bytes = self.config.limits.chunk_bytes;
-        let mut parts =
-            CheckedParts::new(descriptor, source, chunk_bytes).map_err(ThawError::from)?;
+        let (chunk_bytes, pool) = (self.config.limits.chunk_bytes, self.pool.clone());
+        let parts = CheckedParts::new(descriptor, source, chunk_bytes, &pool);
+        let mut parts = parts.map_err(ThawError::from)?;
         let (head, state) = Self::read_parts(&mut parts)?;
         self.history = History::of(&state);
         self.state = state;

@@ -1,15 +1,19 @@
 //! What a replicated state must be able to do: be held still, be cut into parts, be put together from
 //! them, and, if it can, keep an operation's writes apart until it is known whether they count.
 
+mod checked;
 pub mod map;
 mod monolithic;
 mod parts;
 
+pub(crate) use checked::CheckedParts;
+pub use checked::PartSource;
 pub use map::{DivisibleMap, FrozenMap, MapError};
 pub use monolithic::{FrozenMonolith, MonolithicState};
-pub(crate) use parts::{CheckedParts, PartBytes};
-pub use parts::{PartError, PartReader, PartSource, PartStream, PartUnavailable, PartWriter};
+pub(crate) use parts::PartBytes;
+pub use parts::{PartError, PartReader, PartStream, PartUnavailable, PartWriter};
 
+use crate::pool::ExecutionPool;
 use atlas_common::Digest;
 use atlas_common::parts::{PartsError, StateDescriptor};
 use atlas_common::wire::{DecodeError, EncodeError};
@@ -132,7 +136,8 @@ pub fn through_checkpoint<S: DivisibleState>(
     let (descriptor, pages) = StateDescriptor::cut(&refs)?;
     let blobs = pages.into_iter().chain(parts);
     let source: BTreeMap<_, _> = blobs.map(|blob| (Digest::of(&blob), blob)).collect();
-    let mut reader = CheckedParts::new(&descriptor, &source, chunk_bytes)?;
+    let pool = ExecutionPool::sequential();
+    let mut reader = CheckedParts::new(&descriptor, &source, chunk_bytes, &pool)?;
     let thawed = S::thaw(&mut reader)?;
     match reader.bytes_left() {
         0 => Ok((descriptor.root(), thawed)),

@@ -49,6 +49,11 @@ const LOG_QUEUE_BYTES: u64 = (64 << 20) + (8 << 20);
 /// Of a transfer: what is on its way, here and to the store, and answers for each peer.
 const TRANSFER_BYTES: u64 = 2 * (16 << 20);
 const SERVING_BYTES: u64 = 16 << 20;
+/// Parts that were read ahead while a state is taken over, and what each thread reads just then.
+const READ_AHEAD_BYTES: u64 = 16 << 20;
+const READING_BYTES: u64 = 4 << 20;
+/// Pages are at most so large a share of a state whose parts have 256 bytes or more.
+const PAGES_SHARE: u64 = 7;
 /// What the store keeps in mind of a blob, and how small blobs are taken to be on average.
 const BLOB_INDEX_BYTES: u64 = 150;
 const BLOB_BYTES: u64 = 1 << 10;
@@ -348,6 +353,19 @@ impl<'a> Sizes<'a> {
                 times(&[self.peers(), SERVING_BYTES]),
                 times(&[4, chunk]),
                 frame,
+            ]),
+        );
+        table.add(
+            "a state being fetched",
+            "its size, and its pages: it becomes the state",
+            sum(&[self.state_bytes, self.state_bytes / PAGES_SHARE]),
+        );
+        table.add(
+            "parts being read, to take a state over",
+            "16 MiB + execution_threads × (4 MiB + 2 × chunk_bytes)",
+            sum(&[
+                READ_AHEAD_BYTES,
+                times(&[self.executing, sum(&[READING_BYTES, times(&[2, chunk])])]),
             ]),
         );
         table.add(

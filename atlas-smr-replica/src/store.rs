@@ -6,12 +6,14 @@
 
 mod scrub;
 mod serve;
+mod source;
 mod thread;
 
+pub use source::StoreSource;
 pub(crate) use thread::StoreThread;
 
 use crate::recovery::StoredCertificate;
-use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use atlas_common::{Digest, NodeId, SeqNo, wire};
 use atlas_core::{CheckpointCertificate, CheckpointId, Limits};
 use atlas_persistent_log::{
@@ -20,7 +22,7 @@ use atlas_persistent_log::{
 };
 use atlas_smr_core::transfer::state::answer_bytes_max;
 use atlas_smr_core::transfer::{FetchedState, LookedUp, Lookup, StateTransferMessage};
-use atlas_smr_execution::{PartSource, PartUnavailable, Snapshot, SnapshotError};
+use atlas_smr_execution::{Snapshot, SnapshotError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use scrub::Cursor;
@@ -45,9 +47,9 @@ pub enum StoreJob {
     /// Which of these blobs are here.
     LookUp(Lookup),
     /// Keep blobs from peers.
-    Keep(Vec<Bytes>),
+    Keep(Vec<Blob>),
     /// Put blobs from peers in the place of damaged ones.
-    Repair(Vec<Bytes>),
+    Repair(Vec<Blob>),
     /// Make a checkpoint of a state that came from peers.
     Install(FetchedState),
     /// Read the newest certified checkpoint above `above` for a peer.
@@ -165,12 +167,6 @@ impl StoreKeeper {
         }
     }
 
-    /// Where an executor reads the parts of checkpoints.
-    #[must_use]
-    pub fn source(&self) -> StoreSource {
-        StoreSource(self.store.clone())
-    }
-
     /// What was written of the executor's own checkpoints.
     #[must_use]
     pub fn figures(&self) -> CheckpointFigures {
@@ -271,10 +267,10 @@ impl StoreKeeper {
 
     fn look_up(&self, question: &Lookup) -> LookedUp {
         // A page that cannot be read is as good as missing; the store has said what is wrong with it.
-        let page = |digest: &Digest| self.store.read_part(digest).ok();
+        let pages = self.store.read_parts(&question.pages, u64::MAX).into_iter();
         LookedUp {
             ticket: question.ticket,
-            pages: question.pages.iter().map(page).collect(),
+            pages: pages.map(|page| page.map(Blob::into_bytes).ok()).collect(),
             missing: self.store.missing(&question.parts),
         }
     }
@@ -331,8 +327,8 @@ impl StoreKeeper {
     }
 }
 
-fn weight(blobs: &[Bytes]) -> u64 {
-    blobs.iter().map(|blob| blob.len() as u64).sum()
+fn weight(blobs: &[Blob]) -> u64 {
+    blobs.iter().map(|blob| blob.bytes().len() as u64).sum()
 }
 
 #[expect(
@@ -395,16 +391,5 @@ impl Writing {
         let writer = written.writer.take();
         let written = writer.map(|writer| writer.commit(meta)).transpose()?;
         Ok((id, written))
-    }
-}
-
-/// The parts of checkpoints, for executors.
-#[derive(Clone, Debug)]
-pub struct StoreSource(pub PartStore);
-
-impl PartSource for StoreSource {
-    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable> {
-        let read = self.0.read_part(digest);
-        read.map_err(|error| PartUnavailable(error.to_string()))
     }
 }

@@ -347,7 +347,12 @@ pub(super) fn read_record(
 ) -> Result<Option<Bytes>, StorageError> {
     let length = entry.place.record_bytes();
     let bytes = storage.read(file, u64::from(entry.place.offset), length)?;
-    let head = record::read_head(pack, entry.place.offset, &bytes);
-    let whole = bytes.len() == length && head.as_ref() == Some(entry);
-    Ok(whole.then(|| bytes.slice(HEAD_BYTES..)))
+    Ok(stored_in(pack, entry, &bytes))
+}
+
+/// The bytes that stand for a blob, out of its record; `None` where the head is not what it should be.
+pub(super) fn stored_in(pack: u64, entry: &Entry, record: &Bytes) -> Option<Bytes> {
+    let head = record::read_head(pack, entry.place.offset, record);
+    let whole = record.len() == entry.place.record_bytes() && head.as_ref() == Some(entry);
+    whole.then(|| record.slice(HEAD_BYTES..))
 }

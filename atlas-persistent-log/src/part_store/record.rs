@@ -2,6 +2,7 @@
 
 use atlas_common::Digest;
 use atlas_common::digest::DigestBuilder;
+use atlas_common::parts::Blob;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -248,13 +249,15 @@ pub(super) fn compress(blob: &Bytes, compression: Compression) -> (Encoding, Byt
 
 /// The blob that was stored, if these bytes stand for it. What is allocated is bounded by the length
 /// that the record states, and that by [`BLOB_BYTES_MAX`].
-pub(super) fn restore(entry: &Entry, stored: Bytes) -> Option<Bytes> {
+pub(super) fn restore(entry: &Entry, stored: Bytes) -> Option<Blob> {
     let blob = match entry.place.encoding {
         Encoding::Plain => stored,
         Encoding::Zstd => zstd::bulk::decompress(&stored, entry.place.plain as usize)
             .ok()?
             .into(),
     };
-    let whole = blob.len() == entry.place.plain as usize && Digest::of(&blob) == entry.digest;
-    whole.then_some(blob)
+    if blob.len() != entry.place.plain as usize {
+        return None;
+    }
+    Blob::check(entry.digest, blob)
 }

@@ -1,15 +1,16 @@
 //! The store: which checkpoints there are, and the blobs they are made of.
 
-use super::error::{Damage, Damaged, StoreError};
+use super::error::{Damage, StoreError};
+use super::fetched::Fetched;
 use super::gate::{Gate, Pass};
-use super::index::{Index, Located, Pack};
+use super::index::{Index, Pack};
 use super::meta::{self, StoredCheckpoint, Target};
 use super::pack::{self, PackWriter};
-use super::record::{self, BLOB_BYTES_MAX};
+use super::record::BLOB_BYTES_MAX;
 use super::{PACK_BYTES_MAX, StoreOptions, StoreStats};
 use crate::remedy::Remedy;
 use crate::storage::{Storage, StorageError, TEMPORARY_SUFFIX};
-use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use atlas_common::{Digest, SeqNo};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +36,8 @@ pub(super) struct Inner {
     pub(super) metadata: Mutex<()>,
     /// The pack that blobs of a transfer are added to.
     pub(super) incoming: Mutex<Option<Incoming>>,
+    /// What a transfer has fetched. Held for moments, never over I/O.
+    pub(super) fetched: Mutex<Fetched>,
     pub(super) gate: Arc<Gate>,
     failed: Mutex<Option<StoreError>>,
     found: Vec<Damage>,
@@ -113,6 +116,7 @@ impl PartStore {
                 checkpoints: Mutex::new(checkpoints),
                 metadata: Mutex::new(()),
                 incoming: Mutex::new(None),
+                fetched: Mutex::default(),
                 gate: Arc::default(),
                 failed: Mutex::new(None),
                 found,
@@ -199,55 +203,6 @@ impl PartStore {
         missing.copied().collect()
     }
 
-    /// A blob, checked.
-    ///
-    /// # Errors
-    /// When it is not here, it is damaged (it counts as missing from then on), or the storage fails.
-    pub fn read_part(&self, digest: &Digest) -> Result<Bytes, StoreError> {
-        let mut tried = None;
-        loop {
-            let Some((located, incoming)) = self.inner.index.read().locate(digest) else {
-                return Err(StoreError::NoSuchBlob { digest: *digest });
-            };
-            let file = pack::name(located.pack);
-            let entry = located.entry(*digest);
-            let read = |file: &str| pack::read_record(self.storage(), located.pack, file, &entry);
-            let mut stored = match incoming {
-                true => read(&pack::incoming_name(located.pack)),
-                false => read(&file),
-            };
-            // It may have been given its name in this moment.
-            if incoming && stored.as_ref().is_err_and(StorageError::is_not_found) {
-                stored = read(&file);
-            }
-            let stored = match stored {
-                // Its blobs have another place before a pack is deleted.
-                Err(error) if error.is_not_found() && tried != Some(located.pack) => {
-                    tried = Some(located.pack);
-                    continue;
-                }
-                Err(error) if error.is_not_found() => None,
-                other => other?,
-            };
-            let blob = stored.and_then(|stored| record::restore(&entry, stored));
-            return blob.ok_or_else(|| self.damaged(digest, &located, file));
-        }
-    }
-
-    pub(super) fn damaged(&self, digest: &Digest, located: &Located, file: String) -> StoreError {
-        let mut index = self.inner.index.write();
-        index.set_damaged(digest, located.pack);
-        let damage = Damage {
-            file,
-            offset: u64::from(located.place.offset),
-            what: Damaged::Record,
-            digest: Some(*digest),
-            bytes: Some(located.place.plain),
-        };
-        tracing::error!(%damage, "damage found");
-        damage.into()
-    }
-
     /// The parts of a checkpoint, in order, each read and checked when it is asked for.
     ///
     /// # Errors
@@ -270,7 +225,7 @@ impl PartStore {
         // A number that does not exist is refused by the descriptor.
         let digest = descriptor.pages.get(index).map(|page| page.digest);
         let encoded = self.read_part(&digest.unwrap_or_default())?;
-        Ok(descriptor.page(index, &encoded)?)
+        Ok(descriptor.page(index, encoded.bytes())?)
     }
 
     /// Figures of what is stored.
@@ -301,7 +256,7 @@ impl Iterator for StoredParts {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(part) = self.refs.next() {
-                return Some(self.store.read_part(&part.digest));
+                return Some(self.store.read_part(&part.digest).map(Blob::into_bytes));
             }
             let descriptor = &self.stored.descriptor;
             if self.page >= descriptor.pages.len() {

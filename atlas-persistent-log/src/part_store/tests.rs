@@ -1,6 +1,6 @@
 use super::*;
 use crate::storage::{Fault, SimStorage, Storage};
-use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use atlas_common::rng::SeededRng;
 use atlas_common::{Digest, SeqNo};
 use bytes::Bytes;
@@ -10,6 +10,7 @@ mod basic;
 mod crash;
 mod damage;
 mod growth;
+mod reading;
 
 fn options() -> StoreOptions {
     StoreOptions {
@@ -76,6 +77,10 @@ fn blobs(seq: u64) -> Vec<Bytes> {
     let (_, mut blobs) = cut(&parts);
     blobs.extend(parts);
     blobs
+}
+
+fn checked(blobs: &[Bytes]) -> Vec<Blob> {
+    blobs.iter().cloned().map(Blob::of).collect()
 }
 
 fn digests(blobs: &[Bytes]) -> Vec<Digest> {

@@ -1,19 +1,22 @@
 //! Blobs that come from peers: of a state that is fetched, or in place of damaged ones.
 
 use super::error::StoreError;
+use super::fetched::Fetched;
 use super::index::Pack;
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
 use super::pack::{self, PackWriter};
 use super::record;
 use super::store::{Incoming, PartStore, check_blob};
-use atlas_common::parts::StateDescriptor;
+use atlas_common::parts::{Blob, StateDescriptor};
 use atlas_common::{Digest, SeqNo};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bytes of a transfer that a power cut may cost, beside those of the last call.
 const SYNC_BYTES: u64 = 16 << 20;
+
+/// Pages that are read in one go.
+const PAGES_AT_ONCE: usize = 64;
 
 /// Blobs that nobody finds yet, with their packs.
 type Fresh = BTreeMap<Digest, (record::Entry, u64)>;
@@ -35,6 +38,7 @@ impl PartStore {
             let _metadata = self.inner.metadata.lock();
             meta::write_target(self.storage(), &self.inner.options.genesis, target)?;
             self.inner.checkpoints.lock().target = Some(Arc::new(target.clone()));
+            *self.inner.fetched.lock() = Fetched::of(target);
             Ok(())
         })
     }
@@ -50,6 +54,7 @@ impl PartStore {
         self.change(|| {
             let _metadata = self.inner.metadata.lock();
             self.inner.checkpoints.lock().target = None;
+            drop(self.take_fetched());
             Ok(meta::delete_target(self.storage())?)
         })
     }
@@ -67,35 +72,35 @@ impl PartStore {
     /// # Errors
     /// When a blob is empty or too long, or the storage fails or is full: then what is in the pack that
     /// could not be written is missing again.
-    pub fn keep(&self, blobs: Vec<Bytes>) -> Result<(), StoreError> {
+    pub fn keep(&self, blobs: Vec<Blob>) -> Result<(), StoreError> {
         for blob in &blobs {
-            check_blob(blob.len())?;
+            check_blob(blob.bytes().len())?;
         }
         let _pass = self.enter();
         self.change(|| {
             let mut incoming = self.inner.incoming.lock();
-            let kept = self.keep_in(&mut incoming, blobs);
+            let kept = self.keep_in(&mut incoming, &blobs);
             if kept.is_err() {
                 self.abandon(&mut incoming);
+                drop(self.take_fetched());
+            } else {
+                let mut fetched = self.inner.fetched.lock();
+                blobs.iter().for_each(|blob| fetched.remember(blob));
             }
             kept
         })
     }
 
-    fn keep_in(
-        &self,
-        incoming: &mut Option<Incoming>,
-        blobs: Vec<Bytes>,
-    ) -> Result<(), StoreError> {
+    fn keep_in(&self, incoming: &mut Option<Incoming>, blobs: &[Blob]) -> Result<(), StoreError> {
         let options = &self.inner.options;
         let mut fresh = Fresh::new();
         for blob in blobs {
-            let digest = Digest::of(&blob);
+            let (digest, blob) = (blob.digest(), blob.bytes());
             if fresh.contains_key(&digest) || self.inner.index.read().has(&digest) {
                 continue;
             }
             let pack = self.incoming_pack(incoming)?;
-            let (encoding, stored) = record::compress(&blob, options.compression);
+            let (encoding, stored) = record::compress(blob, options.compression);
             let plain = u32::try_from(blob.len()).unwrap_or(u32::MAX);
             let entry = pack.writer.append(digest, plain, encoding, &stored)?;
             fresh.insert(digest, (entry, pack.writer.pack));
@@ -232,16 +237,22 @@ impl PartStore {
             missing.0 += digests.len() as u64;
             missing.1 = missing.1.or(digests.first().copied());
         };
-        for (number, page) in descriptor.pages.iter().enumerate() {
-            match self.page(descriptor, number) {
-                Ok(refs) => {
-                    let digests: Vec<Digest> = refs.iter().map(|part| part.digest).collect();
-                    miss(self.missing(&digests));
+        let pages: Vec<Digest> = descriptor.pages.iter().map(|page| page.digest).collect();
+        for (group, digests) in pages.chunks(PAGES_AT_ONCE).enumerate() {
+            let read = self.read_parts(digests, u64::MAX);
+            for ((index, page), read) in digests.iter().enumerate().zip(read) {
+                match read {
+                    Ok(encoded) => {
+                        let number = group * PAGES_AT_ONCE + index;
+                        let refs = descriptor.page(number, encoded.bytes())?;
+                        let parts: Vec<Digest> = refs.iter().map(|part| part.digest).collect();
+                        miss(self.missing(&parts));
+                    }
+                    Err(StoreError::NoSuchBlob { .. } | StoreError::Damaged(_)) => {
+                        miss(vec![*page]);
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(StoreError::NoSuchBlob { .. } | StoreError::Damaged(_)) => {
-                    miss(vec![page.digest]);
-                }
-                Err(error) => return Err(error),
             }
         }
         match missing {
@@ -256,7 +267,7 @@ impl PartStore {
     ///
     /// # Errors
     /// As [`Self::keep`].
-    pub fn repair(&self, blobs: Vec<Bytes>) -> Result<(), StoreError> {
+    pub fn repair(&self, blobs: Vec<Blob>) -> Result<(), StoreError> {
         self.keep(blobs)?;
         let pass = self.enter();
         self.change(|| {

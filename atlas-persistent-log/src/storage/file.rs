@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LOCK_FILE: &str = "lock";
+/// Memory for a read of so many bytes is taken without asking whether the file has them.
+const READ_BYTES_UNASKED: usize = 2 << 20;
 /// Files that are kept open to be read again.
 const READERS_MAX: usize = 64;
 
@@ -76,12 +78,12 @@ impl FileStorage {
     }
 
     /// A file to read from: one that is open already, or one that is opened now.
-    fn reader(&self, name: &str, path: &Path) -> io::Result<Arc<File>> {
+    fn reader(&self, name: &str) -> io::Result<Arc<File>> {
         let changes = match self.readers.lock().find(name) {
             Ok(file) => return Ok(file),
             Err(changes) => changes,
         };
-        let file = Arc::new(File::open(path)?);
+        let file = Arc::new(File::open(self.path(name))?);
         self.readers.lock().keep(name, &file, changes);
         Ok(file)
     }
@@ -228,12 +230,17 @@ impl Storage for FileStorage {
     }
 
     fn read(&self, name: &str, offset: u64, bytes: usize) -> Result<Bytes, StorageError> {
-        let path = self.path(name);
-        let failed = |error| StorageError::io(Operation::Read, &path, error);
-        let file = self.reader(name, &path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let wanted = (bytes as u64).min(length.saturating_sub(offset));
-        let mut buffer = vec![0; usize::try_from(wanted).unwrap_or(0)];
+        let failed = |error| StorageError::io(Operation::Read, self.path(name), error);
+        let file = self.reader(name).map_err(failed)?;
+        let wanted = match bytes {
+            0..=READ_BYTES_UNASKED => bytes,
+            _ => {
+                let length = file.metadata().map_err(failed)?.len();
+                let there = usize::try_from(length.saturating_sub(offset));
+                bytes.min(there.unwrap_or(usize::MAX))
+            }
+        };
+        let mut buffer = vec![0; wanted];
         let read = read_full(&file, &mut buffer, offset).map_err(failed)?;
         buffer.truncate(read);
         Ok(buffer.into())

@@ -163,7 +163,8 @@ impl<P: SimProtocol> Node<P> {
         let Some(running) = &mut self.running else {
             return;
         };
-        let (id, source) = (state.certificate.id, running.disk.keeper.source());
+        let (id, keeper) = (state.certificate.id, &running.disk.keeper);
+        let source = keeper.source_of_fetched();
         let seq = id.seq;
         let taken = running.machine.install(&id, &state.descriptor, &source);
         if let Err(reason) = taken {

@@ -4,7 +4,7 @@ use super::{Moment, ReplicaCore};
 use crate::bundle::RequestBundle;
 use crate::message::SystemMessage;
 use crate::transfer::{FetchedState, Lookup};
-use atlas_common::parts::StateDescriptor;
+use atlas_common::parts::{Blob, StateDescriptor};
 use atlas_common::{ClientId, Digest, Lsn, NodeId, OpNumber, SeqNo, SessionId, Time, View};
 use atlas_core::{
     Batch, CheckpointCertificate, CheckpointId, Effect, OrderingProtocol, ReadId, Recipients,
@@ -107,10 +107,10 @@ pub enum CoreEffect<P: OrderingProtocol> {
     /// Keep these blobs in the store, then report
     /// [`CoreInput::PartsKept`](super::CoreInput::PartsKept). At most
     /// [`IN_FLIGHT_MAX`](crate::transfer::state::IN_FLIGHT_MAX) bytes are on their way.
-    KeepParts(Vec<Bytes>),
+    KeepParts(Vec<Blob>),
     /// Put these blobs in the place of damaged ones, then report
     /// [`CoreInput::PartsKept`](super::CoreInput::PartsKept).
-    RepairParts(Vec<Bytes>),
+    RepairParts(Vec<Blob>),
     /// Read on through the stored checkpoints, about so many bytes; then report
     /// [`CoreInput::Scrubbed`](super::CoreInput::Scrubbed), and before it what is damaged by
     /// [`CoreInput::Damaged`](super::CoreInput::Damaged).

@@ -25,7 +25,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
 use bytes::Bytes;
@@ -86,6 +86,15 @@ impl StateTransferMessage {
         };
         bytes as u64
     }
+
+    /// How many blobs are in it.
+    #[must_use]
+    pub const fn blobs(&self) -> usize {
+        match self {
+            Self::Parts { blobs } => blobs.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A certified state all of whose blobs are in the own store.
@@ -142,7 +151,7 @@ pub enum StateTransferEffect {
     /// Keep these checked blobs in the own store, then call [`StateTransfer::kept`].
     Keep {
         /// The blobs.
-        blobs: Vec<Bytes>,
+        blobs: Vec<Blob>,
     },
     /// All of a state is in the own store: install it. The transfer is over.
     Fetched(FetchedState),
@@ -150,7 +159,7 @@ pub enum StateTransferEffect {
     /// call [`StateTransfer::kept`].
     Repair {
         /// The blobs.
-        blobs: Vec<Bytes>,
+        blobs: Vec<Blob>,
     },
     /// No peer has these blobs, of [`StateTransfer::request_parts`]. They are asked for no more.
     Unrepairable {

@@ -2,12 +2,10 @@
 
 use super::SnapshotError;
 use atlas_common::Digest;
-use atlas_common::parts::{PartRef, PartsError, StateDescriptor};
+use atlas_common::parts::{Blob, PartRef, PartsError};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use thiserror::Error;
 
 /// Takes the parts of a state, and digests them.
@@ -163,28 +161,6 @@ impl Write for PartStream<'_> {
     }
 }
 
-/// Where the pages and parts of a checkpoint are: a store, a file, memory.
-pub trait PartSource: Send + Sync {
-    /// The bytes with this digest. The caller checks them.
-    ///
-    /// # Errors
-    /// When they cannot be had.
-    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable>;
-}
-
-impl PartSource for BTreeMap<Digest, Bytes> {
-    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable> {
-        let missing = || PartUnavailable("it is not among the parts".to_owned());
-        self.get(digest).cloned().ok_or_else(missing)
-    }
-}
-
-impl<T: PartSource + ?Sized> PartSource for Arc<T> {
-    fn part(&self, digest: &Digest) -> Result<Bytes, PartUnavailable> {
-        (**self).part(digest)
-    }
-}
-
 /// Why a source has no such bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -227,91 +203,15 @@ pub enum PartError {
 
 /// Gives the parts of a state, in order and checked.
 pub trait PartReader {
-    /// The next part; `None` behind the last.
+    /// The next part; `None` behind the last. It has memory of its own: whoever keeps it keeps nothing
+    /// else.
     ///
     /// # Errors
     /// When it cannot be had.
-    fn next_part(&mut self) -> Result<Option<Bytes>, PartError>;
+    fn next_part(&mut self) -> Result<Option<Blob>, PartError>;
 
     /// The bytes of all parts that are still to come.
     fn bytes_left(&self) -> u64;
-}
-
-/// The parts of a described state, each checked against its digest.
-pub(crate) struct CheckedParts<'a> {
-    descriptor: &'a StateDescriptor,
-    source: &'a dyn PartSource,
-    chunk_bytes: usize,
-    next_page: usize,
-    page: std::vec::IntoIter<PartRef>,
-    bytes_left: u64,
-}
-
-impl<'a> CheckedParts<'a> {
-    /// Of a descriptor whose root was checked.
-    pub(crate) fn new(
-        descriptor: &'a StateDescriptor,
-        source: &'a dyn PartSource,
-        chunk_bytes: usize,
-    ) -> Result<Self, PartError> {
-        descriptor.check()?;
-        Ok(Self {
-            descriptor,
-            source,
-            chunk_bytes,
-            next_page: 0,
-            page: Vec::new().into_iter(),
-            bytes_left: descriptor.total_bytes,
-        })
-    }
-
-    fn next_ref(&mut self) -> Result<Option<PartRef>, PartError> {
-        loop {
-            if let Some(part) = self.page.next() {
-                return Ok(Some(part));
-            }
-            let Some(page) = self.descriptor.pages.get(self.next_page) else {
-                return Ok(None);
-            };
-            let encoded = self.fetch(&page.digest)?;
-            let refs = self.descriptor.page(self.next_page, &encoded)?;
-            self.page = refs.into_iter();
-            self.next_page += 1;
-        }
-    }
-
-    fn fetch(&self, digest: &Digest) -> Result<Bytes, PartError> {
-        let digest = *digest;
-        let unavailable = |cause| PartError::Unavailable { digest, cause };
-        self.source.part(&digest).map_err(unavailable)
-    }
-}
-
-impl PartReader for CheckedParts<'_> {
-    fn next_part(&mut self) -> Result<Option<Bytes>, PartError> {
-        let Some(part) = self.next_ref()? else {
-            return Ok(None);
-        };
-        let PartRef { digest, bytes } = part;
-        let chunk_bytes = self.chunk_bytes;
-        if bytes as usize > chunk_bytes {
-            return Err(PartError::TooLarge {
-                digest,
-                bytes,
-                chunk_bytes,
-            });
-        }
-        let found = self.fetch(&digest)?;
-        if !part.matches(&found) {
-            return Err(PartError::Digest { digest });
-        }
-        self.bytes_left = self.bytes_left.saturating_sub(u64::from(bytes));
-        Ok(Some(found))
-    }
-
-    fn bytes_left(&self) -> u64 {
-        self.bytes_left
-    }
 }
 
 /// Parts as one stream of bytes.
@@ -345,7 +245,7 @@ impl Read for PartBytes<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.parts.next_part() {
-                Ok(Some(part)) => self.current = part,
+                Ok(Some(part)) => self.current = part.into_bytes(),
                 Ok(None) => return Ok(0),
                 Err(error) => {
                     self.failure = Some(error.clone());

@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use atlas_common::Digest;
+use atlas_common::parts::Blob;
 use atlas_smr_execution::{
     Application, ApplicationData, DivisibleState, Execute, ExecutionContext, Executor, FrozenState,
     InstallError, PartReader, PartWriter, SnapshotError, ThawError,
@@ -22,7 +23,8 @@ impl DivisibleState for Texts {
     fn thaw(parts: &mut dyn PartReader) -> Result<Self, ThawError> {
         let mut texts = Self::default();
         for (part, text) in (0..).zip(&mut texts.0) {
-            let bytes = parts.next_part()?.unwrap_or_default();
+            let blob = parts.next_part()?;
+            let bytes = blob.map(Blob::into_bytes).unwrap_or_default();
             let malformed = |_| ThawError::Malformed {
                 part,
                 fault: "is no text".to_owned(),

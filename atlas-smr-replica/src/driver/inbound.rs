@@ -126,7 +126,7 @@ impl<P: OrderingProtocol> Driver<P> {
             certificate: Arc::new(state.certificate),
             frontier: state.frontier,
         });
-        let source = Arc::new(self.store.keeper().source());
+        let source = Arc::new(self.store.keeper().source_of_fetched());
         self.executor.install_parts(id, state.descriptor, source);
     }
 

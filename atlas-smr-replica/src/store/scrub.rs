@@ -58,7 +58,7 @@ impl StoreKeeper {
                 return Ok(Some(page));
             }
             let parts = match self.store.read_part(&page.digest) {
-                Ok(encoded) => stored.descriptor.page(cursor.page, &encoded)?,
+                Ok(encoded) => stored.descriptor.page(cursor.page, encoded.bytes())?,
                 // What a damaged page refers to is read when it is repaired.
                 Err(StoreError::Damaged(_) | StoreError::NoSuchBlob { .. }) => {
                     damaged.push(page);

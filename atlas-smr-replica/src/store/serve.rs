@@ -5,7 +5,7 @@ use crate::recovery::{StoredCertificate, read_certified};
 use atlas_common::{Digest, NodeId, SeqNo};
 use atlas_persistent_log::StoreError;
 use atlas_smr_core::transfer::StateTransferMessage;
-use atlas_smr_core::transfer::state::answer;
+use atlas_smr_core::transfer::state::{ANSWER_DIGESTS_MAX, answer};
 
 impl StoreKeeper {
     pub(super) fn offer(&self, to: NodeId, above: SeqNo) -> Result<StoreEvent, StoreError> {
@@ -35,9 +35,13 @@ impl StoreKeeper {
         digests: &[Digest],
     ) -> Result<Vec<StoreEvent>, StoreError> {
         let (mut damage, mut failure) = (Vec::new(), None);
-        let messages = answer(digests, self.answer_bytes, |digest| {
-            match self.store.read_part(digest) {
-                Ok(blob) => return Some(blob),
+        let digests = digests.get(..ANSWER_DIGESTS_MAX).unwrap_or(digests);
+        let read = self.store.read_parts(digests, self.answer_bytes as u64);
+        let (asked, _) = digests.split_at(read.len());
+        let mut read = read.into_iter();
+        let messages = answer(asked, self.answer_bytes, |_| {
+            match read.next()? {
+                Ok(blob) => return Some(blob.into_bytes()),
                 Err(StoreError::Damaged(found)) => damage.push(found),
                 Err(StoreError::NoSuchBlob { .. }) => {}
                 Err(error) => failure = Some(error),

@@ -146,9 +146,9 @@ fn row_46_what_a_transfer_has_kept_is_found_again_after_a_crash() {
     assert!(!missing.is_empty() && missing.len() < wanted.len());
     store.begin_transfer(&target).unwrap();
     let half = blobs.len() / 2;
-    store.keep(blobs[..half].to_vec()).unwrap();
+    store.keep(checked(&blobs[..half])).unwrap();
     // Readable at once, and durable when the process ends without the system.
-    assert_eq!(store.read_part(&wanted[0]).unwrap(), blobs[0]);
+    assert_eq!(store.read_part(&wanted[0]).unwrap().bytes(), &blobs[0]);
     let store = open(&disk.kill()).unwrap();
     assert_eq!(store.target().as_deref(), Some(&target));
     assert!(store.missing(&wanted[..half]).is_empty());
@@ -160,7 +160,7 @@ fn row_46_what_a_transfer_has_kept_is_found_again_after_a_crash() {
     // What both reach is no garbage, whatever goes.
     store.remove(SeqNo(1)).unwrap();
     assert!(store.missing(&wanted[..half]).is_empty());
-    store.keep(blobs[half..].to_vec()).unwrap();
+    store.keep(checked(&blobs[half..])).unwrap();
     let stored = store.commit(meta(3), target.clone()).unwrap();
     assert_eq!(stored.descriptor, target);
     assert_eq!(store.target(), None);
@@ -176,7 +176,7 @@ fn a_transfer_that_turns_to_a_newer_state_keeps_only_what_that_reaches() {
     let mut bytes = Vec::new();
     for seq in 30..60 {
         store.begin_transfer(&cut(&state(seq)).0).unwrap();
-        store.keep(blobs(seq)).unwrap();
+        store.keep(checked(&blobs(seq))).unwrap();
         store.collect().unwrap();
         assert!(store.missing(&digests(&blobs(seq))).is_empty());
         bytes.push(store.stats().pack_bytes);
@@ -262,7 +262,7 @@ fn parts_are_read_while_others_write_and_collect() {
         });
         for seq in 2..60 {
             write(&store, seq).unwrap();
-            store.keep(blobs(1000 + seq)).unwrap();
+            store.keep(checked(&blobs(1000 + seq))).unwrap();
             if seq > 2 {
                 store.remove(SeqNo(seq - 1)).unwrap();
             }

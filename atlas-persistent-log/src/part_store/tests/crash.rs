@@ -42,7 +42,7 @@ fn fetch(store: &PartStore, seq: u64) -> Result<(), StoreError> {
             let some = some
                 .iter()
                 .filter(|blob| missing.contains(&Digest::of(blob)));
-            store.keep(some.cloned().collect())?;
+            store.keep(some.cloned().map(Blob::of).collect())?;
         }
     }
     store.commit(meta(seq), descriptor).map(drop)
@@ -116,7 +116,7 @@ fn a_power_cut_while_the_store_is_opened_costs_nothing() {
     live(&disk, &mut known).unwrap();
     let store = open(&disk).unwrap();
     store.begin_transfer(&cut(&state(100)).0).unwrap();
-    store.keep(blobs(100)).unwrap();
+    store.keep(checked(&blobs(100))).unwrap();
     let mut writer = store.begin(SeqNo(200)).unwrap();
     for part in state(200) {
         writer.part(PartRef::of(&part), &part).unwrap();
@@ -164,10 +164,10 @@ fn row_44_a_full_disk_refuses_a_checkpoint_and_takes_it_when_there_is_room() {
         write(&store, 2).unwrap_err().remedy(),
         crate::Remedy::FreeSpace
     );
-    let kept = store.keep(blobs(9));
+    let kept = store.keep(checked(&blobs(9)));
     assert_eq!(kept.unwrap_err().remedy(), crate::Remedy::FreeSpace);
     disk.free_space();
     write(&store, 2).unwrap();
-    store.keep(blobs(9)).unwrap();
+    store.keep(checked(&blobs(9))).unwrap();
     assert_eq!(read(&open(&disk).unwrap(), 2).unwrap(), state(2));
 }

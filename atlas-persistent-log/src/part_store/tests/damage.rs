@@ -10,7 +10,7 @@ fn full() -> SimStorage {
     }
     store.remove(SeqNo(1)).unwrap();
     store.begin_transfer(&cut(&state(9)).0).unwrap();
-    store.keep(blobs(9)).unwrap();
+    store.keep(checked(&blobs(9))).unwrap();
     disk.kill()
 }
 
@@ -37,6 +37,16 @@ fn check(disk: &SimStorage, context: &str) -> bool {
     let mut found = store.damage_found().to_vec();
     for seq in 2..=4u64 {
         found.extend(store.verify(SeqNo(seq)).unwrap());
+        let wanted = blobs(seq);
+        for (blob, read) in wanted
+            .iter()
+            .zip(store.read_parts(&digests(&wanted), u64::MAX))
+        {
+            match read {
+                Ok(read) => assert_eq!(read.bytes(), blob, "{context}: silently different"),
+                Err(error) => assert!(!found.is_empty(), "{context}: {error}"),
+            }
+        }
         match read(&store, seq) {
             Ok(parts) => assert_eq!(parts, state(seq), "{context}: silently different"),
             Err(error) => assert!(!found.is_empty(), "{context}: {error}"),
@@ -71,7 +81,7 @@ fn heal(store: &PartStore, context: &str) {
         let wanted = blobs
             .into_iter()
             .filter(|blob| missing.contains(&Digest::of(blob)));
-        store.repair(wanted.collect()).unwrap();
+        store.repair(wanted.map(Blob::of).collect()).unwrap();
         if store.stored(SeqNo(seq)).is_err() {
             // Its metadata are gone: a peer's offer brings them again, and the parts are here.
             let certified = CheckpointMeta {
@@ -137,7 +147,7 @@ fn a_bit_that_flips_under_an_open_store_is_named_with_file_and_record() {
         }
     }
     assert!(named > 1000, "{named}");
-    store.repair(blobs(3)).unwrap();
+    store.repair(checked(&blobs(3))).unwrap();
     assert_eq!(store.verify(SeqNo(3)).unwrap(), []);
     assert!(store.missing(&digests(&blobs(3))).is_empty());
 }
@@ -191,7 +201,7 @@ fn a_pack_that_is_lost_or_cut_short_is_fetched_again() {
             assert!(found.iter().any(|damage| damage.what == Damaged::Missing));
             // Nothing is removed while it is not known what is needed.
             store.collect().unwrap();
-            store.repair(blobs(3)).unwrap();
+            store.repair(checked(&blobs(3))).unwrap();
             assert_eq!(store.verify(SeqNo(3)).unwrap(), [], "{name} {length:?}");
             assert_eq!(read(&open(&disk).unwrap(), 3).unwrap(), state(3));
         }

@@ -4,7 +4,7 @@ use super::bandwidth::Bandwidth;
 use super::serve::ANSWER_DIGESTS_MAX;
 use super::{Out, StateTransferMessage};
 use crate::transfer::patience::Patience;
-use atlas_common::parts::PartRef;
+use atlas_common::parts::{Blob, PartRef};
 use atlas_common::{Digest, NodeId, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -315,7 +315,7 @@ impl Download {
         from: NodeId,
         blobs: Vec<Bytes>,
         out: &mut Out,
-    ) -> Vec<(Digest, Bytes)> {
+    ) -> Vec<Blob> {
         if !self.hears(from, now) {
             return Vec::new();
         }
@@ -330,8 +330,8 @@ impl Download {
             return Vec::new();
         }
         let (mut good, mut bad) = (Vec::new(), 0);
-        for blob in blobs {
-            let digest = Digest::of(&blob);
+        for blob in blobs.into_iter().map(Blob::of) {
+            let (digest, bytes) = (blob.digest(), blob.bytes().len() as u64);
             if !peer.asked.contains(&digest) {
                 bad += 1;
                 continue;
@@ -339,10 +339,10 @@ impl Download {
             peer.settle(&digest);
             // What is not wanted came late, or twice.
             if self.wanted.remove(&digest).is_some() {
-                self.unkept += blob.len() as u64;
+                self.unkept += bytes;
                 out.counters.parts_fetched += 1;
-                out.counters.bytes_fetched += blob.len() as u64;
-                good.push((digest, blob));
+                out.counters.bytes_fetched += bytes;
+                good.push(blob);
             }
         }
         if peer.close_requests() {

@@ -3,6 +3,7 @@
 use super::download::Download;
 use super::plan::Plan;
 use super::{FetchedState, LookedUp, Out, StateTransferEffect, StateTransferMessage};
+use atlas_common::parts::Blob;
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
 use bytes::Bytes;
@@ -229,16 +230,15 @@ impl Fetch {
         }
     }
 
-    fn keep(&mut self, now: Time, good: Vec<(Digest, Bytes)>, out: &mut Out) {
+    fn keep(&mut self, now: Time, good: Vec<Blob>, out: &mut Out) {
         let Some(plan) = &mut self.plan else {
             return;
         };
-        let seen = good.iter();
-        let fits = seen.map(|(digest, blob)| plan.on_blob(digest, blob));
+        let fits = good.iter().map(|blob| plan.on_blob(blob));
         let fits = fits.collect::<Result<Vec<()>, _>>().is_ok();
         if !good.is_empty() {
-            let blobs = good.into_iter().map(|(_, blob)| blob).collect();
-            out.effects.push_back(StateTransferEffect::Keep { blobs });
+            out.effects
+                .push_back(StateTransferEffect::Keep { blobs: good });
         }
         if fits {
             self.run(now, out);

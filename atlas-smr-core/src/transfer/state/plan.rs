@@ -2,7 +2,7 @@
 
 use super::{FetchedState, LookedUp, Lookup};
 use atlas_common::Digest;
-use atlas_common::parts::{PartRef, PartsError};
+use atlas_common::parts::{Blob, PartRef, PartsError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Pages that are looked up or fetched at a time.
@@ -166,12 +166,13 @@ impl Plan {
     ///
     /// # Errors
     /// When it is a page that cannot be one of this state, whoever certified it.
-    pub(super) fn on_blob(&mut self, digest: &Digest, blob: &[u8]) -> Result<(), PartsError> {
+    pub(super) fn on_blob(&mut self, blob: &Blob) -> Result<(), PartsError> {
         self.begun = true;
-        if let Some(part) = self.parts.remove(digest) {
+        let digest = blob.digest();
+        if let Some(part) = self.parts.remove(&digest) {
             self.bytes_here += part.times * u64::from(part.bytes);
         }
-        self.on_page(digest, blob)
+        self.on_page(&digest, blob.bytes())
     }
 
     /// Checks a page in all its places, and takes up its parts.

@@ -2,9 +2,8 @@
 
 use super::fetch::Fetch;
 use super::{Out, StateTransferEffect};
-use atlas_common::parts::PartRef;
+use atlas_common::parts::{Blob, PartRef};
 use atlas_common::{Digest, Time};
-use bytes::Bytes;
 use std::time::Duration;
 
 /// Damaged blobs that are known at a time.
@@ -48,13 +47,13 @@ impl Fetch {
         self.download.ask(now, out);
     }
 
-    pub(super) fn repair(&mut self, now: Time, good: Vec<(Digest, Bytes)>, out: &mut Out) {
-        let wanted = |(digest, blob): (Digest, Bytes)| {
-            self.repairs.remove(&digest)?;
-            self.download.forget(&digest);
+    pub(super) fn repair(&mut self, now: Time, good: Vec<Blob>, out: &mut Out) {
+        let wanted = |blob: Blob| {
+            self.repairs.remove(&blob.digest())?;
+            self.download.forget(&blob.digest());
             Some(blob)
         };
-        let blobs: Vec<Bytes> = good.into_iter().filter_map(wanted).collect();
+        let blobs: Vec<Blob> = good.into_iter().filter_map(wanted).collect();
         if !blobs.is_empty() {
             out.counters.parts_repaired += blobs.len() as u64;
             out.effects.push_back(StateTransferEffect::Repair { blobs });

@@ -7,6 +7,8 @@ use super::part::{HEADER_BYTES, Part};
 use super::tree::Tree;
 use super::{DivisibleMap, MapFault, PART_BYTES_MAX, PART_BYTES_MIN, VALUE_BYTES_MAX};
 use crate::state::{FrozenState, PartError, PartReader, PartWriter, SnapshotError, ThawError};
+use atlas_common::Digest;
+use atlas_common::parts::Blob;
 use bytes::{Buf, BufMut, Bytes};
 
 /// The layout of head and parts.
@@ -60,7 +62,8 @@ pub(super) fn thaw(parts: &mut dyn PartReader) -> Result<DivisibleMap, ThawError
     }
     let mut tree = Tree::new(part_bytes);
     for _ in 0..count {
-        let part = Part::check(reader.whole()?).map_err(|fault| reader.malformed(fault))?;
+        let (bytes, digest) = reader.whole()?;
+        let part = Part::check(bytes, digest).map_err(|fault| reader.malformed(fault))?;
         if part.size() > part_bytes && part.len() > 1 {
             return Err(reader.malformed(MapFault::Length));
         }
@@ -86,7 +89,7 @@ impl Pieces<'_> {
         ThawError::Malformed { part, fault }
     }
 
-    fn next(&mut self) -> Result<Bytes, ThawError> {
+    fn next(&mut self) -> Result<Blob, ThawError> {
         let part = self.parts.next_part()?.ok_or(PartError::Ended)?;
         self.read += 1;
         Ok(part)
@@ -94,27 +97,30 @@ impl Pieces<'_> {
 
     /// Pieces of so many bytes together.
     fn exactly(&mut self, length: usize) -> Result<Bytes, ThawError> {
-        let first = self.next()?;
+        let first = self.next()?.into_bytes();
         self.rest(first, length)
     }
 
-    /// A whole part. Its bytes are copied: they may be a piece of something larger, which would stay
-    /// in memory for as long as the part does.
-    fn whole(&mut self) -> Result<Bytes, ThawError> {
-        let mut first = self.next()?;
+    /// A whole part, with its digest where it came in one piece.
+    fn whole(&mut self) -> Result<(Bytes, Option<Digest>), ThawError> {
+        let piece = self.next()?;
+        let (digest, mut first) = (piece.digest(), piece.into_bytes());
+        if Part::length_of(&first) == Some(first.len()) {
+            return Ok((first, Some(digest)));
+        }
         while first.len() < 4 {
-            first = [first, self.next()?].concat().into();
+            first = [first, self.next()?.into_bytes()].concat().into();
         }
         let length = Part::length_of(&first).filter(|length| *length <= BYTES_MAX);
         let length = length.ok_or_else(|| self.malformed(MapFault::Length))?;
-        self.rest(first, length)
+        Ok((self.rest(first, length)?, None))
     }
 
     fn rest(&mut self, first: Bytes, length: usize) -> Result<Bytes, ThawError> {
         let mut bytes = Vec::with_capacity(length.min(first.len().max(1 << 16)));
         bytes.extend_from_slice(&first);
         while bytes.len() < length {
-            bytes.extend_from_slice(&self.next()?);
+            bytes.extend_from_slice(self.next()?.bytes());
         }
         if bytes.len() > length {
             return Err(self.malformed(MapFault::Length));

@@ -208,8 +208,8 @@ impl Part {
         usize::try_from(u32::from_le_bytes(length)).ok()
     }
 
-    /// Checks every byte of a part that comes from a checkpoint.
-    pub(super) fn check(bytes: Bytes) -> Result<Self, MapFault> {
+    /// Checks every byte of a part that comes from a checkpoint, with its digest where that is known.
+    pub(super) fn check(bytes: Bytes, digest: Option<Digest>) -> Result<Self, MapFault> {
         if bytes.len() < HEADER_BYTES || Self::length_of(&bytes) != Some(bytes.len()) {
             return Err(MapFault::Length);
         }
@@ -224,7 +224,7 @@ impl Part {
         let part = Self {
             bytes,
             count,
-            digest: OnceLock::new(),
+            digest: digest.map_or_else(OnceLock::new, OnceLock::from),
         };
         let mut start = 0_usize;
         for index in 0..count {

@@ -1,6 +1,7 @@
 use super::part::Part;
 use super::*;
-use crate::state::{CheckedParts, FrozenState, PartWriter};
+use crate::pool::ExecutionPool;
+use crate::state::{CheckedParts, FrozenState, PartError, PartWriter};
 use atlas_common::Digest;
 use atlas_common::parts::{PartRef, StateDescriptor};
 use atlas_common::rng::SeededRng;
@@ -23,11 +24,15 @@ fn root(map: &DivisibleMap) -> Digest {
 
 /// What comes of thawing these parts, all of them used.
 fn thaw(parts: &[Bytes]) -> Result<DivisibleMap, ThawError> {
+    thaw_with(&ExecutionPool::sequential(), parts)
+}
+
+fn thaw_with(pool: &ExecutionPool, parts: &[Bytes]) -> Result<DivisibleMap, ThawError> {
     let refs: Vec<_> = parts.iter().map(|part| PartRef::of(part)).collect();
     let (descriptor, pages) = StateDescriptor::cut(&refs).unwrap();
     let blobs = pages.iter().chain(parts);
     let source: BTreeMap<_, _> = blobs.map(|blob| (Digest::of(blob), blob.clone())).collect();
-    let mut reader = CheckedParts::new(&descriptor, &source, usize::MAX)?;
+    let mut reader = CheckedParts::new(&descriptor, &source, usize::MAX, pool)?;
     let map = DivisibleMap::thaw(&mut reader)?;
     match reader.bytes_left() {
         0 => Ok(map),
@@ -42,7 +47,7 @@ fn check(map: &DivisibleMap) {
     for part in map.tree.parts() {
         assert!(part.size() <= map.tree.part_bytes() || part.len() == 1);
         assert_eq!(part.digest(), Digest::of(part.bytes()));
-        Part::check(part.bytes().clone()).unwrap();
+        Part::check(part.bytes().clone(), None).unwrap();
     }
 }
 
@@ -250,7 +255,7 @@ proptest! {
         let parts: Vec<Bytes> = parts.into_iter().map(Bytes::from).collect();
         prop_assert!(thaw(&parts).is_err());
         for part in parts {
-            drop(Part::check(part));
+            drop(Part::check(part, None));
         }
     }
 }
@@ -430,4 +435,56 @@ fn a_part_that_did_not_change_is_not_hashed_again() {
     assert_eq!(hashed(&map), parts);
     map.insert(&number(500), b"changed").unwrap();
     assert_eq!(hashed(&map), parts - 1);
+}
+
+#[test]
+fn threads_thaw_what_one_thread_thaws_and_hash_nothing_again() {
+    let mut map = DivisibleMap::new();
+    let mut rng = SeededRng::new(7);
+    for n in 0..20_000 {
+        let value = vec![rng.next_u64() as u8; rng.between(100, 400) as usize];
+        map.insert(&number(n), &value).unwrap();
+    }
+    let (_, parts) = cut(&map, CHUNK);
+    for pool in [
+        ExecutionPool::sequential(),
+        ExecutionPool::eager(3).unwrap(),
+        ExecutionPool::shuffled(7),
+    ] {
+        let thawed = thaw_with(&pool, &parts).unwrap();
+        assert_eq!(thawed.tree.parts_len() + 1, parts.len());
+        assert!(thawed.tree.parts().all(|part| part.is_hashed()));
+        check(&thawed);
+        assert_eq!(root(&thawed), root(&map));
+        assert_eq!(thawed, map);
+    }
+}
+
+#[test]
+fn a_part_that_the_source_has_wrong_or_not_is_named() {
+    let mut map = DivisibleMap::new();
+    for n in 0..2000 {
+        map.insert(&number(n), &[7; 240]).unwrap();
+    }
+    let (refs, parts) = cut(&map, CHUNK);
+    let (descriptor, pages) = StateDescriptor::cut(&refs).unwrap();
+    let pool = ExecutionPool::eager(2).unwrap();
+    let digest = refs[refs.len() / 2].digest;
+    for instead in [Some(Bytes::from_static(b"something else")), None] {
+        let blobs = pages.iter().chain(&parts);
+        let mut source: BTreeMap<_, _> = blobs.map(|b| (Digest::of(b), b.clone())).collect();
+        source.remove(&digest);
+        let is_there = instead.is_some();
+        source.extend(instead.map(|bytes| (digest, bytes)));
+        let mut reader = CheckedParts::new(&descriptor, &source, CHUNK, &pool).unwrap();
+        let error = DivisibleMap::thaw(&mut reader).unwrap_err();
+        let names = match error {
+            ThawError::Part(PartError::Digest { digest: named }) => is_there && named == digest,
+            ThawError::Part(PartError::Unavailable { digest: named, .. }) => {
+                !is_there && named == digest
+            }
+            other => panic!("{other}"),
+        };
+        assert!(names);
+    }
 }

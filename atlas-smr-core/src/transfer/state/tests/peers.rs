@@ -289,9 +289,9 @@ impl Run {
                 self.later(self.store_delay, Event::LookedUp(found));
             }
             StateTransferEffect::Keep { blobs } | StateTransferEffect::Repair { blobs } => {
-                let bytes = blobs.iter().map(|blob| blob.len() as u64).sum();
+                let bytes = blobs.iter().map(|blob| blob.bytes().len() as u64).sum();
                 for blob in blobs {
-                    let before = self.store.insert(Digest::of(&blob), blob);
+                    let before = self.store.insert(blob.digest(), blob.into_bytes());
                     assert!(before.is_none(), "fetched what was here");
                 }
                 self.unkept += bytes;

@@ -1,0 +1,115 @@
+use super::*;
+
+/// A store with blobs in several packs, one of them still being added to, and their digests in an order
+/// that is none of the disk's; the ninth of a kind is nowhere.
+fn several_packs() -> (SimStorage, PartStore, Vec<Bytes>) {
+    let disk = SimStorage::new();
+    let store = open(&disk).unwrap();
+    write(&store, 1).unwrap();
+    write(&store, 2).unwrap();
+    store.begin_transfer(&cut(&state(9)).0).unwrap();
+    store.keep(checked(&blobs(9))).unwrap();
+    let mut wanted: Vec<Bytes> = [1, 2, 9].into_iter().flat_map(blobs).collect();
+    wanted.extend((0..9u8).map(|n| vec![n; 100].into()));
+    wanted.extend_from_within(..20);
+    SeededRng::new(7).shuffle(&mut wanted);
+    assert!(disk.list().unwrap().len() > 5);
+    (disk, store, wanted)
+}
+
+#[test]
+fn blobs_read_together_are_those_read_one_by_one() {
+    let (disk, store, wanted) = several_packs();
+    let digests = digests(&wanted);
+    let one_by_one: Vec<_> = digests.iter().map(|d| store.read_part(d).ok()).collect();
+    assert_eq!(one_by_one.iter().filter(|read| read.is_none()).count(), 9);
+    let before = disk.counters().reads;
+    let together = store.read_parts(&digests, u64::MAX);
+    let reads = disk.counters().reads - before;
+    let together: Vec<_> = together.into_iter().map(Result::ok).collect();
+    assert_eq!(together, one_by_one);
+    assert!(reads < 20, "{reads} reads for {} blobs", digests.len());
+    for (blob, read) in wanted.iter().zip(together) {
+        assert!(read.is_none_or(|read| read.bytes() == blob));
+    }
+}
+
+#[test]
+fn no_more_bytes_are_read_together_than_are_asked_for_but_one_blob() {
+    let (_, store, wanted) = several_packs();
+    let digests = digests(&wanted);
+    for bytes_max in [0, 1, 99, 500, 2000] {
+        let read = store.read_parts(&digests, bytes_max);
+        let bytes: usize = read.iter().flatten().map(|blob| blob.bytes().len()).sum();
+        assert!(!read.is_empty() && read.len() < digests.len());
+        assert!(bytes as u64 <= bytes_max || read.len() == 1);
+    }
+    assert!(store.read_parts(&[], 0).is_empty());
+}
+
+#[test]
+fn one_damaged_blob_does_not_spoil_those_read_with_it() {
+    let disk = SimStorage::new();
+    let store = open(&disk).unwrap();
+    write(&store, 1).unwrap();
+    let digests = digests(&blobs(1));
+    let file = disk.list().unwrap().into_iter();
+    let file = file.filter(|name| name.starts_with("pack-")).min().unwrap();
+    assert!(disk.flip_bit(&file, 1000, 3));
+    let read = store.read_parts(&digests, u64::MAX);
+    let damaged = read.iter().filter(|read| match read {
+        Ok(_) => false,
+        Err(StoreError::Damaged(damage)) => damage.file == file,
+        Err(error) => panic!("{error}"),
+    });
+    assert_eq!(damaged.count(), 1);
+    assert_eq!(store.stats().damaged_blobs, 1);
+}
+
+#[test]
+fn what_a_transfer_has_fetched_is_in_memory_until_somebody_takes_it() {
+    let store = open(&SimStorage::new()).unwrap();
+    let (own, other) = (blobs(9), blobs(1));
+    // Nothing is being fetched.
+    store.keep(checked(&other)).unwrap();
+    assert!(store.take_fetched().is_empty());
+    let target = cut(&state(9)).0;
+    store.begin_transfer(&target).unwrap();
+    store.keep(checked(&own)).unwrap();
+    store.commit(meta(9), target.clone()).unwrap();
+    let fetched = store.take_fetched();
+    for blob in checked(&own) {
+        assert_eq!(fetched.get(&blob.digest()), Some(&blob));
+    }
+    assert!(store.take_fetched().is_empty());
+}
+
+#[test]
+fn what_is_fetched_of_a_state_that_is_given_up_does_not_stay_in_memory() {
+    let store = open(&SimStorage::new()).unwrap();
+    let (first, second) = (cut(&state(9)).0, cut(&state(10)).0);
+    store.begin_transfer(&first).unwrap();
+    store.keep(checked(&blobs(9))).unwrap();
+    store.begin_transfer(&second).unwrap();
+    assert!(store.take_fetched().is_empty());
+    store.keep(checked(&blobs(10))).unwrap();
+    store.end_transfer().unwrap();
+    assert!(store.take_fetched().is_empty());
+}
+
+#[test]
+fn no_more_is_in_memory_than_the_state_that_is_fetched_has() {
+    let store = open(&SimStorage::new()).unwrap();
+    let (target, pages) = cut(&state(9)[..3]);
+    store.begin_transfer(&target).unwrap();
+    for seq in 1..9 {
+        store.keep(checked(&blobs(seq))).unwrap();
+    }
+    let fetched = store.take_fetched();
+    let all: Vec<Blob> = (1..9).flat_map(|seq| checked(&blobs(seq))).collect();
+    let all: std::collections::BTreeMap<_, _> = all.iter().map(|b| (b.digest(), b)).collect();
+    let there = all.keys().filter_map(|digest| fetched.get(digest));
+    let bytes: usize = there.map(|blob| blob.bytes().len()).sum();
+    let most: usize = pages.iter().map(Bytes::len).sum::<usize>() + target.total_bytes as usize;
+    assert!(bytes <= most && !fetched.is_empty(), "{bytes} of {most}");
+}
