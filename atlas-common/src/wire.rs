@@ -52,8 +52,20 @@ const fn config<const N: usize>() -> Configuration<LittleEndian, Varint, Limit<N
 /// # Errors
 /// When serde refuses the value (a type of ours that derives `Serialize` never does).
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    encode_with_room(value, 0)
+}
+
+/// As [`encode`], for a value that takes about so many bytes besides some small fields: a large buffer that
+/// grows costs more than what is put into it.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_with_room<T: Serialize + ?Sized>(
+    value: &T,
+    room_bytes: usize,
+) -> Result<Vec<u8>, EncodeError> {
     // Room for a vote, so that the most frequent messages grow no buffer.
-    let mut bytes = Vec::with_capacity(192);
+    let mut bytes = Vec::with_capacity(room_bytes.saturating_add(192));
     encode_into(value, &mut bytes)?;
     Ok(bytes)
 }

@@ -14,6 +14,9 @@ use atlas_smr_execution::DecisionExecutorHandle;
 use bytes::Bytes;
 use serde::Serialize;
 
+/// What the length before a blob takes at most.
+const LENGTH_BYTES: u64 = 9;
+
 impl<P: OrderingProtocol> Driver<P> {
     pub(super) fn carry_out(&mut self, effect: CoreEffect<P>) {
         match effect {
@@ -152,7 +155,7 @@ impl<P: OrderingProtocol> Driver<P> {
             MessageLane::Application => Lane::Application,
             MessageLane::Transfer => Lane::Transfer,
         };
-        let frame = encode(message);
+        let frame = encode_with_room(message, room_of(message));
         match to {
             Recipients::One(peer) => self.network.send(peer, lane, frame),
             Recipients::Others => self.network.broadcast(lane, frame),
@@ -173,12 +176,27 @@ impl<P: OrderingProtocol> Driver<P> {
     }
 }
 
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    encode_with_room(value, 0)
+}
+
+/// Room for a message's encoding, where that is known to be large.
+fn room_of<P: OrderingProtocol>(message: &SystemMessage<P>) -> usize {
+    match message {
+        SystemMessage::StateTransfer(message) => {
+            let bytes = message.bytes() + LENGTH_BYTES * message.blobs() as u64;
+            usize::try_from(bytes).unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
 #[expect(
     clippy::expect_used,
     reason = "every message and record of ours encodes"
 )]
-fn encode<T: Serialize>(value: &T) -> Bytes {
-    wire::encode(value)
+fn encode_with_room<T: Serialize>(value: &T, room_bytes: usize) -> Bytes {
+    wire::encode_with_room(value, room_bytes)
         .expect("derived encodings do not fail")
         .into()
 }
