@@ -82,8 +82,8 @@
 //! *Across views.* Let a batch be committed in view v and slot s: a quorum has sent commit votes,
 //! and each correct one of these holds a durable prepared certificate. A later view begins with a
 //! quorum of view changes, one of them by a correct replica of the first quorum, made after its commit
-//! vote (afterwards it votes no more in v). Either its checkpoint has passed s, and then the view
-//! begins above s, where *nobody votes at or below the checkpoint that the view began at*; or it
+//! vote (afterwards it votes no more in v). Either a certified checkpoint that it knows of, its own or
+//! the one that its last view began at, has passed s, and then the view begins above s, where *nobody votes at or below the checkpoint that the view began at*; or it
 //! carries a certificate for s of view v or later. By induction over the views between, every
 //! certificate for s of a view ≥ v holds the committed digest; those of lower views lose against it;
 //! so the view begins with that digest in s, and in that view no other is voted for.
@@ -104,7 +104,8 @@
 //!
 //! # Limits of memory
 //!
-//! Slots: two windows at most (above the own checkpoint, and above that of the view), each with two
+//! Slots: two windows at most (above the own checkpoint, and above that of the view; what lies between is
+//! let go when the view begins, and every view change carries the certificate that allows it), each with two
 //! votes per member, and the bodies of its proposal, prepared and decided batch. View changes: the
 //! newest of each member, of at most two windows of certificates. Peers: one entry each. A new view
 //! holds a quorum of view changes; with a checkpoint interval of 1024 and n = 4 that is about 1 MB,
