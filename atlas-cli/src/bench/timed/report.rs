@@ -1,6 +1,6 @@
 //! What such a run says.
 
-use super::super::callers::{Sample, Seen};
+use super::super::callers::{Sample, Seen, callers_of_each};
 use super::super::spans::{Checkpoint, meets};
 use super::super::{Arguments, Replicas, histogram};
 use super::Target;
@@ -27,6 +27,7 @@ pub(in crate::bench) struct TimedReport {
     protocol: String,
     replicas: usize,
     clients: usize,
+    /// Calls of each client: at a time, or in an open loop at most.
     outstanding: usize,
     durability: String,
     tls: bool,
@@ -160,7 +161,7 @@ impl TimedReport {
             protocol: arguments.protocol.clone(),
             replicas: replicas.len(),
             clients: arguments.clients,
-            outstanding: arguments.outstanding,
+            outstanding: callers_of_each(arguments, target.rate),
             durability: arguments.durability.to_string(),
             tls: true,
             in_process: arguments.in_process,
