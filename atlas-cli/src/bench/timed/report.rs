@@ -14,6 +14,8 @@ pub(in crate::bench) struct Run {
     /// From when to when, in microseconds since the callers' start.
     pub(super) span: (u64, u64),
     pub(super) checkpoints: Vec<Checkpoint>,
+    /// When checkpoints were being taken.
+    pub(super) busy: Vec<(u64, u64)>,
     /// Of each replica.
     pub(super) resident_before: Vec<u64>,
     pub(super) resident_most: Vec<u64>,
@@ -137,13 +139,8 @@ impl TimedReport {
     ) -> Result<Self> {
         let options = &arguments.options;
         let (from, to) = run.span;
-        let spans: Vec<_> = run
-            .checkpoints
-            .iter()
-            .map(|c| (c.from_us, c.to_us))
-            .collect();
-        let met = |sample: &Sample| spans.iter().any(|span| meets(sample, *span));
-        let busy: u64 = spans.iter().map(|(from, to)| to - from).sum();
+        let met = |sample: &Sample| run.busy.iter().any(|span| meets(sample, *span));
+        let busy: u64 = run.busy.iter().map(|(from, to)| to - from).sum();
         // A call counts where it was answered in the time that is measured, so that throughput is that
         // of this time.
         let answered = |sample: &&Sample| (from..=to).contains(&sample.answered());
