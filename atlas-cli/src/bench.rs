@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     /// How many clients, each with connections of its own
     #[arg(long, default_value_t = 8)]
     clients: usize,
-    /// How many calls each client has outstanding
+    /// How many calls each client has outstanding in a closed loop
     #[arg(long, default_value_t = 250)]
     outstanding: usize,
     /// The size of an operation

@@ -3,8 +3,8 @@
 //! Each operation runs on a fork of the state, which is merged when it has succeeded and dropped when
 //! it has failed; a state that cannot fork is made again without the operation that failed.
 
-mod asked;
 mod bundles;
+mod claims;
 mod history;
 mod operation;
 mod parallel;
@@ -19,7 +19,6 @@ use crate::snapshot::{self, Head, Snapshot};
 use crate::state::{
     CheckedParts, DivisibleState, PartReader, PartSource, SnapshotError, ThawError,
 };
-use asked::Asked;
 use atlas_common::parts::StateDescriptor;
 use atlas_common::{AgreedTime, ClientId, Digest, Epoch, NodeId, OpNumber, SeqNo, SessionId};
 use atlas_core::{Batch, CheckpointId, Limits};
@@ -28,6 +27,7 @@ use atlas_smr_core::client_message::{OperationResult, Reply};
 use atlas_smr_core::core::Decision;
 use atlas_smr_core::session::SessionTable;
 use bytes::Bytes;
+use claims::Claims;
 use history::History;
 use replies::split;
 use std::fmt;
@@ -60,7 +60,7 @@ pub struct Executor<A: Application> {
     history: Option<History<A::State>>,
     pool: ExecutionPool,
     sessions: SessionTable,
-    asked: Asked,
+    claims: Claims,
     executed: SeqNo,
     time: AgreedTime,
     counters: ExecutionCounters,
@@ -83,7 +83,7 @@ impl<A: Application> Executor<A> {
             state,
             pool: ExecutionPool::sequential(),
             sessions: SessionTable::new(limits),
-            asked: Asked::default(),
+            claims: Claims::default(),
             application: Arc::new(application),
             config,
             executed: SeqNo::ZERO,
@@ -182,7 +182,7 @@ impl<A: Application> Executor<A> {
         self.history = History::of(&state);
         self.state = state;
         self.sessions = head.sessions;
-        self.asked = Asked::default();
+        self.claims = Claims::default();
         self.executed = head.seq;
         self.time = head.time;
         self.counters.installed += 1;
@@ -290,7 +290,7 @@ impl<A: Application> Execute for Executor<A> {
         match self.sessions.client(session) {
             Some(owner) if owner == client => {
                 if self.sessions.last(session).is_some_and(|ran| ran < last) {
-                    self.asked.note(session, last);
+                    self.claims.note(session, last);
                 }
                 self.kept_replies(session, first, last)
             }

@@ -136,10 +136,8 @@ impl Snapshot {
     /// When the application's state cannot be encoded, or has too many parts or too large ones.
     pub fn into_image(self, chunk_bytes: usize) -> Result<CheckpointImage, SnapshotError> {
         let mut writer = PartWriter::keeping(chunk_bytes);
-        self.write(&mut writer)?;
         let (epoch, seq) = (self.epoch, self.seq());
-        // What execution has replaced meanwhile is freed here, and not on its thread.
-        drop(self);
+        self.write_out(&mut writer)?;
         let (refs, bytes) = writer.finish();
         let (descriptor, pages) = StateDescriptor::cut(&refs)?;
         let state = descriptor.root();
@@ -162,8 +160,8 @@ impl Snapshot {
         take: impl FnMut(PartRef, Bytes) -> Result<(), SnapshotError> + Send + 'static,
     ) -> Result<CheckpointId, SnapshotError> {
         let mut writer = PartWriter::handing_over(chunk_bytes, Box::new(take));
-        self.write(&mut writer)?;
         let (epoch, seq) = (self.epoch, self.seq());
+        self.write_out(&mut writer)?;
         let state = StateDescriptor::cut(&writer.finish().0)?.0.root();
         Ok(CheckpointId { epoch, seq, state })
     }
@@ -174,13 +172,15 @@ impl Snapshot {
     /// As [`Snapshot::into_image`].
     pub fn digest(&self, chunk_bytes: usize) -> Result<Digest, SnapshotError> {
         let mut writer = PartWriter::hashing(chunk_bytes);
-        self.write(&mut writer)?;
+        self.head.write(&mut writer)?;
+        self.state.write_parts(&mut writer)?;
         Ok(StateDescriptor::cut(&writer.finish().0)?.0.root())
     }
 
-    fn write(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
+    /// What execution has replaced meanwhile is freed on the way, and not on its thread.
+    fn write_out(self, out: &mut PartWriter) -> Result<(), SnapshotError> {
         self.head.write(out)?;
-        self.state.write_parts(out)
+        self.state.into_parts(out)
     }
 }
 

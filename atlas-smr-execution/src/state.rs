@@ -69,6 +69,15 @@ pub trait FrozenState: Send + 'static {
     /// # Errors
     /// When the state has no encoding, or the writer refuses a part.
     fn write_parts(&self, out: &mut PartWriter) -> Result<(), SnapshotError>;
+
+    /// As [`FrozenState::write_parts`], for the last time: a state may let go of each part as soon as it
+    /// is handed over, so that what is executed meanwhile finds room where the replaced parts lay.
+    ///
+    /// # Errors
+    /// As [`FrozenState::write_parts`].
+    fn into_parts(self: Box<Self>, out: &mut PartWriter) -> Result<(), SnapshotError> {
+        self.write_parts(out)
+    }
 }
 
 /// A state that cannot become a checkpoint: the application's fault, on every replica alike.

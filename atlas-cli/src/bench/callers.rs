@@ -55,8 +55,8 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Starts `--outstanding` callers for each client, at `rate` calls per second altogether, or as
-    /// fast as they are answered.
+    /// Starts callers for each client: `--open-max` that make `rate` calls per second altogether, or
+    /// `--outstanding` that call as fast as they are answered.
     pub(super) fn start(
         arguments: &Arguments,
         clients: &[Client],
@@ -64,6 +64,7 @@ impl Callers {
         rng: &mut SeededRng,
     ) -> Self {
         let (start, (stop, stopped)) = (Instant::now(), watch::channel(false));
+        let count = callers_of_each(arguments, rate);
         let arrivals: Arrivals = arguments.options.arrivals;
         let mut callers = Vec::new();
         for (index, client) in clients.iter().enumerate() {
@@ -71,7 +72,7 @@ impl Callers {
                 let schedule = Schedule::new(rate, clients.len(), arrivals, rng.fork());
                 Pace::Open(Arc::new(Mutex::new(schedule)))
             });
-            for caller in 0..arguments.outstanding {
+            for caller in 0..count {
                 let caller = Caller {
                     client: client.clone(),
                     workload: Workload::new(arguments, index, caller, rng.fork()),
@@ -101,6 +102,14 @@ impl Callers {
             all.late += seen.late;
         }
         Ok(all)
+    }
+}
+
+/// How many callers a client has: one makes one call at a time.
+pub(super) fn callers_of_each(arguments: &Arguments, rate: Option<f64>) -> usize {
+    match rate {
+        Some(_) => arguments.options.open_max,
+        None => arguments.outstanding,
     }
 }
 

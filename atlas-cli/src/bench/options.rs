@@ -30,10 +30,13 @@ pub(super) struct Options {
     )]
     pub(super) touch_percent: f64,
     /// Open loop: begin so many calls per second, whether or not earlier ones are answered; `half`: of
-    /// what a closed loop reaches first. Each client has at most `--outstanding` calls open; latency
-    /// counts from when a call was to begin
+    /// what a closed loop reaches first. Latency counts from when a call was to begin
     #[arg(long, value_name = "OPS|half")]
     pub(super) rate: Option<Rate>,
+    /// How many calls a client may have open in an open loop; what comes beyond begins late, and is
+    /// counted
+    #[arg(long, default_value_t = 8192, requires = "rate", value_name = "N")]
+    pub(super) open_max: usize,
     /// How the calls of an open loop are spaced
     #[arg(long, default_value_t = Arrivals::Poisson, requires = "rate")]
     pub(super) arrivals: Arrivals,
@@ -81,6 +84,9 @@ impl Options {
             bail!(
                 "--seconds must be at most 3600 with --state or --rate: every call is remembered"
             );
+        }
+        if self.open_max == 0 {
+            bail!("--open-max must be at least 1");
         }
         if self
             .checkpoint_interval
@@ -136,6 +142,8 @@ mod tests {
             ("--state divisible --value-bytes 7", "--value-bytes"),
             ("--state divisible --touch-percent 101", "--touch-percent"),
             ("--rate 0", "half"),
+            ("--open-max 10", "--rate"),
+            ("--rate 10 --open-max 0", "--open-max"),
             ("--rate 10 --checkpoint-interval 0", "--checkpoint-interval"),
             ("--rate 10 --seconds 4000", "--seconds"),
         ];

@@ -96,6 +96,30 @@ fn written(before: &Look, after: &Look) -> u64 {
     written.max().unwrap_or(0)
 }
 
+/// The times in which a checkpoint was being taken, in order, each once: one that outlasts its interval
+/// overlaps the next, and one may be under way at the first look and at the last.
+pub(super) fn busy(looks: &[Look], interval: u64) -> Vec<(u64, u64)> {
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
+        return Vec::new();
+    };
+    let early = unfinished(std::slice::from_ref(first), interval).map(|from| {
+        let seq = executed(first) / interval * interval;
+        let done = looks.iter().find(|look| everywhere(look, seq));
+        (from, done.unwrap_or(last).at)
+    });
+    let taken = checkpoints(looks, interval);
+    let whole = taken.iter().map(|c| (c.from_us, c.to_us));
+    let late = unfinished(looks, interval).map(|from| (from, last.at));
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    for (from, to) in early.into_iter().chain(whole).chain(late) {
+        match spans.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => spans.push((from, to)),
+        }
+    }
+    spans
+}
+
 /// Whether a call was open at some time of a span.
 pub(super) const fn meets(sample: &Sample, (from, to): (u64, u64)) -> bool {
     sample.appointed <= to && sample.answered() >= from
@@ -155,6 +179,27 @@ mod tests {
         assert!(!checkpoints(&looks, 10)[0].in_time);
         looks[2].replicas.push(None);
         assert_eq!(checkpoints(&looks, 10), []);
+    }
+
+    #[test]
+    fn checkpoints_that_overlap_are_one_busy_time_and_so_is_one_without_an_end() {
+        let at = |at, executed, certified| look(at, &[(executed, certified, 0)]);
+        let looks = [
+            at(0, 105, 0),
+            at(10, 110, 100),
+            at(20, 199, 100),
+            at(30, 220, 100),
+            at(40, 310, 100),
+            at(50, 320, 200),
+            at(60, 330, 300),
+            at(70, 399, 300),
+            at(80, 400, 300),
+            at(90, 410, 300),
+        ];
+        assert_eq!(busy(&looks, 100), [(0, 10), (20, 60), (70, 90)]);
+        assert_eq!(busy(&looks[1..7], 100), [(20, 60)]);
+        assert_eq!(busy(&looks[6..7], 100), []);
+        assert_eq!(busy(&[], 100), []);
     }
 
     #[test]

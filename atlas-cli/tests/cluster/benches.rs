@@ -29,7 +29,7 @@ fn a_run_over_a_checkpoint_tells_what_it_cost_and_what_it_wrote() {
         "50",
         "--clients",
         "2",
-        "--outstanding",
+        "--open-max",
         "50",
         "--seconds",
         "1",

@@ -24,6 +24,8 @@ pub struct Choices<'a> {
 const SIZES: [usize; 16] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 6, 6, 7, 7, 10];
 /// The same where replicas only crash.
 const CRASH_SIZES: [usize; 16] = [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 4, 4, 7, 1];
+/// The adversary that proposes as late as its backups bear.
+const SLOW_LEADER: &str = "slow-leader";
 /// One seed in so many runs real signatures.
 const REAL_SIGNATURES_ONE_IN: u64 = 96;
 /// One seed in so many encodes and decodes every message.
@@ -60,6 +62,7 @@ impl Plan {
         plan.draw_clients(faults_end, &mut rng);
         plan.draw_faults(choices.model, faults_end, &mut rng);
         plan.draw_execution(&mut SeededRng::new(seed ^ 0x6578_6563));
+        plan.allow_for_slow_leaders();
         plan.heal_at(faults_end)
     }
 
@@ -85,6 +88,17 @@ impl Plan {
                 clock.rate_ppm = rng.between(750_000, 1_300_000);
                 clock.wall_ahead_ms = rng.between(590_000, 610_000);
             }
+        }
+    }
+
+    /// A leader that stays just below its backups' patience is not replaced, and may take all of it for
+    /// each slot; a caller with one call outstanding needs a slot for each.
+    fn allow_for_slow_leaders(&mut self) {
+        let slow = |(_, name): &(NodeId, &str)| *name == SLOW_LEADER;
+        let longest = self.clients.iter().map(|client| client.operations).max();
+        if self.adversaries.iter().any(slow) {
+            let slots = u32::try_from(longest.unwrap_or(0)).unwrap_or(u32::MAX);
+            self.answered_within += self.patience * slots;
         }
     }
 
@@ -294,6 +308,27 @@ mod tests {
             adversaries: &["mute", "equivocate"],
             replicas: None,
             bug: None,
+        }
+    }
+
+    /// Seed 1119226 of PBFT: one client was left whose calls came one by one, each in 0.35 s.
+    #[test]
+    fn plans_with_a_slow_leader_wait_for_a_slot_of_full_patience_for_each_call() {
+        let slow = Choices {
+            adversaries: &[SLOW_LEADER],
+            ..choices()
+        };
+        let usual = Plan::calm("calm", 4, 0).answered_within;
+        for seed in 0..100 {
+            let plan = Plan::draw(seed, &slow);
+            let each = plan.clients.iter().map(|client| client.operations).max();
+            let slots = plan.patience * u32::try_from(each.unwrap()).unwrap();
+            let expected = if plan.adversaries.is_empty() {
+                usual
+            } else {
+                usual + slots
+            };
+            assert_eq!(plan.answered_within, expected, "seed {seed}");
         }
     }
 

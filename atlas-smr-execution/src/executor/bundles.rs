@@ -173,7 +173,7 @@ impl<A: Application> Executor<A> {
         match admission {
             Admission::Opened { session, closed } => {
                 if let Some(closed) = closed {
-                    self.asked.forget(closed);
+                    self.claims.forget(closed);
                     out.sessions.push(SessionUpdate::Closed(closed));
                 }
                 self.moved(session, out);
@@ -181,8 +181,8 @@ impl<A: Application> Executor<A> {
             }
             Admission::Run { .. } => {
                 self.moved(session, out);
-                let asked = self.asked.take(session, bundle.first(), bundle.last());
-                if asked || bundle.is_answered_by(self.config.replica) {
+                let claimed = self.claims.take(session, bundle.first(), bundle.last());
+                if claimed || bundle.is_answered_by(self.config.replica) {
                     let replies = self.kept_replies(session, bundle.first(), bundle.last());
                     out.replies
                         .extend(replies.into_iter().map(|reply| (client, reply)));

@@ -82,11 +82,12 @@
 //! *Across views.* Let a batch be committed in view v and slot s: a quorum has sent commit votes,
 //! and each correct one of these holds a durable prepared certificate. A later view begins with a
 //! quorum of view changes, one of them by a correct replica of the first quorum, made after its commit
-//! vote (afterwards it votes no more in v). Either its checkpoint has passed s, and then the view
-//! begins above s, where *nobody votes at or below the checkpoint that the view began at*; or it
-//! carries a certificate for s of view v or later. By induction over the views between, every
-//! certificate for s of a view ≥ v holds the committed digest; those of lower views lose against it;
-//! so the view begins with that digest in s, and in that view no other is voted for.
+//! vote (afterwards it votes no more in v). Either a certified checkpoint that it knows of, its own or
+//! the one that its last view began at, has passed s, and then the view begins above s, where *nobody
+//! votes at or below the checkpoint that the view began at*; or it carries a certificate for s of view
+//! v or later. By induction over the views between, every certificate for s of a view ≥ v holds the
+//! committed digest; those of lower views lose against it; so the view begins with that digest in s,
+//! and in that view no other is voted for.
 //!
 //! *Certificates are checked, not believed*: every signature in a view change, a new view and a proof
 //! is verified over the cluster's genesis digest, epoch, view and slot, and voters count once.
@@ -104,9 +105,10 @@
 //!
 //! # Limits of memory
 //!
-//! Slots: two windows at most (above the own checkpoint, and above that of the view), each with two
-//! votes per member, and the bodies of its proposal, prepared and decided batch. View changes: the
-//! newest of each member, of at most two windows of certificates. Peers: one entry each. A new view
+//! Slots: two windows at most (above the own checkpoint, and above that of the view; what lies between
+//! is let go when the view begins, and every view change carries the certificate that allows it), each
+//! with two votes per member, and the bodies of its proposal, prepared and decided batch. View changes:
+//! the newest of each member, of at most two windows of certificates. Peers: one entry each. A new view
 //! holds a quorum of view changes; with a checkpoint interval of 1024 and n = 4 that is about 1 MB,
 //! and grows with n² times the slots above the checkpoint. [`PbftConfig::new`] refuses a window with
 //! which it may not fit a frame, and larger clusters begin with a smaller one

@@ -95,7 +95,8 @@ pub struct Proof {
 pub struct ViewChange {
     /// The view it wants to enter.
     pub view: View,
-    /// Its newest certified checkpoint; `None` when there has been none.
+    /// The newest certified checkpoint that it knows of, its own or the one that its last view began at;
+    /// `None` when there has been none.
     pub stable: Option<CheckpointCertificate>,
     /// For each slot above the checkpoint that it has prepared, the newest such certificate; slots
     /// ascend.

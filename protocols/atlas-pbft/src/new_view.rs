@@ -6,19 +6,16 @@
 use crate::message::{Prepared, SignedViewChange};
 use crate::record::Entered;
 use atlas_common::{SeqNo, View};
-use atlas_core::{Batch, CheckpointCertificate};
+use atlas_core::Batch;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// The start of a view, and the certificate of the checkpoint that it starts from.
+/// The start of a view.
 ///
 /// Slots up to the newest certified checkpoint are history. From there to the highest prepared slot
 /// each holds the batch of the prepared certificate of the highest view, or the null batch where
 /// there is none.
-pub(crate) fn entered(
-    view: View,
-    changes: &[SignedViewChange],
-    newest_wins: bool,
-) -> (Entered, Option<&CheckpointCertificate>) {
+pub(crate) fn entered(view: View, changes: &[SignedViewChange], newest_wins: bool) -> Entered {
     let certificates = changes
         .iter()
         .filter_map(|signed| signed.change.stable.as_ref());
@@ -36,14 +33,11 @@ pub(crate) fn entered(
     let digest_of = |seq| chosen.get(&seq).map_or(null, |prepared| prepared.digest);
     let slots = (low.0 + 1..=high.0).map(SeqNo);
     let proposals = slots.map(|seq| (seq, digest_of(seq))).collect();
-    (
-        Entered {
-            view,
-            low,
-            proposals,
-        },
-        stable,
-    )
+    Entered {
+        view,
+        stable: stable.cloned().map(Arc::new),
+        proposals,
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +76,7 @@ mod tests {
             change(1, &[(1, 5, "new"), (2, 1, "two")]),
             change(2, &[]),
         ];
-        let (entered, _) = entered(View(9), &changes, true);
+        let entered = entered(View(9), &changes, true);
         let expected = [
             (SeqNo(1), Digest::of(b"new")),
             (SeqNo(2), Digest::of(b"two")),
@@ -95,6 +89,6 @@ mod tests {
     #[test]
     fn osdi99_4_4_without_prepared_slots_nothing_is_proposed_again() {
         let changes = [change(0, &[]), change(1, &[]), change(2, &[])];
-        assert_eq!(entered(View(9), &changes, true).0.proposals, []);
+        assert_eq!(entered(View(9), &changes, true).proposals, []);
     }
 }

@@ -263,7 +263,7 @@ impl Pbft {
 
     /// Slots up to here are history in this view: nothing is voted for in them.
     pub(crate) fn floor(&self) -> SeqNo {
-        self.low().max(self.entered.low)
+        self.low().max(self.entered.low())
     }
 
     pub(crate) fn in_window(&self, seq: SeqNo) -> bool {

@@ -2,8 +2,9 @@
 
 use crate::message::{Prepared, Proof, SignedViewChange};
 use atlas_common::{Digest, SeqNo, View};
-use atlas_core::Batch;
+use atlas_core::{Batch, CheckpointCertificate};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One record of the log. Each is durable before any message that depends on it leaves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,8 +52,26 @@ pub enum Record {
 pub struct Entered {
     /// The view.
     pub view: View,
-    /// The checkpoint from which its slots count.
-    pub low: SeqNo,
-    /// What its first slots hold, by the view changes that began it.
+    /// The checkpoint from which its slots count, which this replica need not have: the newest among the
+    /// view changes that began it. `None`: from the first slot.
+    pub stable: Option<Arc<CheckpointCertificate>>,
+    /// What its first slots hold, by the same view changes.
     pub proposals: Vec<(SeqNo, Digest)>,
+}
+
+impl Entered {
+    /// The view that every replica is in at first.
+    pub(crate) const FIRST: Self = Self {
+        view: View::ZERO,
+        stable: None,
+        proposals: Vec::new(),
+    };
+
+    /// The sequence number of the checkpoint.
+    #[must_use]
+    pub fn low(&self) -> SeqNo {
+        self.stable
+            .as_ref()
+            .map_or(SeqNo::ZERO, |certificate| certificate.id.seq)
+    }
 }

@@ -37,11 +37,7 @@ impl Pbft {
             membership,
             view: View::ZERO,
             changing: false,
-            entered: Entered {
-                view: View::ZERO,
-                low: SeqNo::ZERO,
-                proposals: Vec::new(),
-            },
+            entered: Entered::FIRST,
             new_view: None,
             stable,
             decided,
@@ -74,6 +70,7 @@ impl Pbft {
         for (lsn, record) in recovery.records {
             pbft.replay(lsn, record);
         }
+        pbft.leave_slots_behind();
         pbft.count_own_votes();
         Ok(pbft)
     }

@@ -125,8 +125,8 @@ fn view_change(
         certificate.verify(membership)?;
     }
     let mut last = change.low();
-    // A replica that entered a view began its window at the checkpoint of that view, which may be
-    // a window above its own; so two windows.
+    // A replica that restarts may find an older checkpoint than the one above which it voted; so two
+    // windows.
     let high = last.plus(config.window.saturating_mul(2));
     for certificate in &change.prepared {
         if certificate.seq <= last || certificate.seq > high {

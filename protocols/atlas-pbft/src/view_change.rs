@@ -9,8 +9,9 @@ use crate::record::Record;
 use crate::sealed::Sealed;
 use crate::verify::leader_of;
 use atlas_common::{Digest, NodeId, SeqNo, View};
-use atlas_core::{Batch, Reject};
+use atlas_core::{Batch, CheckpointCertificate, Reject};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Pbft {
     pub(crate) fn on_leader_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -62,13 +63,10 @@ impl Pbft {
         self.new_view = None;
         self.stalled = None;
         self.fruitless = self.fruitless.saturating_add(1);
-        let stable = self
-            .stable
-            .as_ref()
-            .map(|certificate| (**certificate).clone());
+        let stable = self.newest_certificate();
         let change = ViewChange {
             view: target,
-            stable,
+            stable: stable.map(|certificate| (**certificate).clone()),
             prepared: self.prepared_slots(),
         };
         let change = Sealed::new(change);
@@ -91,10 +89,16 @@ impl Pbft {
         self.check_quorum(cx);
     }
 
-    /// Everything above the checkpoint that may have been decided somewhere.
+    /// Of the newest checkpoint that this replica knows of, though its own may be older.
+    fn newest_certificate(&self) -> Option<&Arc<CheckpointCertificate>> {
+        let known = [&self.stable, &self.entered.stable];
+        let known = known.into_iter().flatten();
+        known.max_by_key(|certificate| certificate.id.seq)
+    }
+
+    /// Everything above that checkpoint that may have been decided somewhere.
     fn prepared_slots(&self) -> Vec<Prepared> {
-        let low = self.low();
-        let above = self.slots.range(low.next()..);
+        let above = self.slots.range(self.floor().next()..);
         #[allow(unused_mut, reason = "the seeded bug below changes it")]
         let mut prepared: Vec<Prepared> = above
             .filter_map(|(_, slot)| slot.prepared.clone())
@@ -193,7 +197,7 @@ impl Pbft {
         if self.has_bug(crate::bugs::SeededBug::OldestCertificateWins) {
             newest_wins = false;
         }
-        let (entered, _) = new_view::entered(new_view.view, &new_view.changes, newest_wins);
+        let entered = new_view::entered(new_view.view, &new_view.changes, newest_wins);
         self.view = entered.view;
         self.changing = false;
         self.view_since = cx.now();
@@ -205,6 +209,7 @@ impl Pbft {
         self.new_view = Some(new_view);
         self.hard_state_lsn = cx.persist(Record::Entered(entered));
         let dropped = self.drop_old_proposals();
+        self.leave_slots_behind();
         self.propose_again(cx);
         self.count_early_votes(cx);
         self.unwant_needless(cx);
@@ -213,8 +218,8 @@ impl Pbft {
         }
         cx.leader(self.view, Some(self.leader()));
         cx.stopped(dropped);
-        if self.entered.low > self.decided {
-            cx.fetch_state(self.entered.low);
+        if self.entered.low() > self.decided {
+            cx.fetch_state(self.entered.low());
         }
         self.stalled = self.pending().then(|| cx.now());
         self.hurry_status(cx);
@@ -244,10 +249,19 @@ impl Pbft {
         dropped
     }
 
+    /// Lets go of the slots between the window above the own checkpoint, in which decisions are still
+    /// learnt, and the checkpoint that the view begins at: they are history, by a certificate that every
+    /// view change of this replica carries from now on.
+    pub(crate) fn leave_slots_behind(&mut self) {
+        let (own, begun) = (self.low().plus(self.config.window), self.entered.low());
+        self.slots.retain(|seq, _| *seq <= own || *seq > begun);
+        self.tidy_bodies();
+    }
+
     /// Takes up the slots that the view begins with, and votes for them where it can.
     pub(crate) fn propose_again(&mut self, cx: &mut Cx<'_>) {
         let proposals = self.entered.proposals.clone();
-        let last = proposals.last().map_or(self.entered.low, |(seq, _)| *seq);
+        let last = proposals.last().map_or(self.entered.low(), |(seq, _)| *seq);
         self.next = last.max(self.low()).max(self.decided).next();
         let null = Batch::null();
         for (seq, digest) in proposals {

@@ -1,6 +1,6 @@
 //! What such a run says.
 
-use super::super::callers::{Sample, Seen};
+use super::super::callers::{Sample, Seen, callers_of_each};
 use super::super::spans::{Checkpoint, meets};
 use super::super::{Arguments, Replicas, histogram};
 use super::Target;
@@ -14,6 +14,8 @@ pub(in crate::bench) struct Run {
     /// From when to when, in microseconds since the callers' start.
     pub(super) span: (u64, u64),
     pub(super) checkpoints: Vec<Checkpoint>,
+    /// When checkpoints were being taken.
+    pub(super) busy: Vec<(u64, u64)>,
     /// Of each replica.
     pub(super) resident_before: Vec<u64>,
     pub(super) resident_most: Vec<u64>,
@@ -27,6 +29,7 @@ pub(in crate::bench) struct TimedReport {
     protocol: String,
     replicas: usize,
     clients: usize,
+    /// Calls of each client: at a time, or in an open loop at most.
     outstanding: usize,
     durability: String,
     tls: bool,
@@ -136,13 +139,8 @@ impl TimedReport {
     ) -> Result<Self> {
         let options = &arguments.options;
         let (from, to) = run.span;
-        let spans: Vec<_> = run
-            .checkpoints
-            .iter()
-            .map(|c| (c.from_us, c.to_us))
-            .collect();
-        let met = |sample: &Sample| spans.iter().any(|span| meets(sample, *span));
-        let busy: u64 = spans.iter().map(|(from, to)| to - from).sum();
+        let met = |sample: &Sample| run.busy.iter().any(|span| meets(sample, *span));
+        let busy: u64 = run.busy.iter().map(|(from, to)| to - from).sum();
         // A call counts where it was answered in the time that is measured, so that throughput is that
         // of this time.
         let answered = |sample: &&Sample| (from..=to).contains(&sample.answered());
@@ -160,7 +158,7 @@ impl TimedReport {
             protocol: arguments.protocol.clone(),
             replicas: replicas.len(),
             clients: arguments.clients,
-            outstanding: arguments.outstanding,
+            outstanding: callers_of_each(arguments, target.rate),
             durability: arguments.durability.to_string(),
             tls: true,
             in_process: arguments.in_process,

@@ -10,6 +10,7 @@ use crate::state::{FrozenState, PartError, PartReader, PartWriter, SnapshotError
 use atlas_common::Digest;
 use atlas_common::parts::Blob;
 use bytes::{Buf, BufMut, Bytes};
+use std::sync::Arc;
 
 /// The layout of head and parts.
 const FORMAT: u32 = 1;
@@ -25,21 +26,37 @@ pub struct FrozenMap(pub(super) Tree);
 
 impl FrozenState for FrozenMap {
     fn write_parts(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
-        let mut head = Vec::with_capacity(HEAD_BYTES);
-        head.put_u32_le(FORMAT);
-        head.put_u32_le(self.0.part_bytes() as u32);
-        head.put_u64_le(self.0.parts_len() as u64);
-        head.put_u64_le(self.0.len());
-        write_pieces(head.into(), out)?;
-        for part in self.0.parts() {
-            let bytes = part.bytes().clone();
-            if bytes.len() <= out.chunk_bytes() {
-                out.part(bytes, Some(part.digest()))?;
-            } else {
-                write_pieces(bytes, out)?;
-            }
-        }
-        Ok(())
+        write_head(&self.0, out)?;
+        self.0.parts().try_for_each(|part| write_part(part, out))
+    }
+
+    /// The tree goes first, so that execution need not copy its nodes for long, and then part after part.
+    fn into_parts(self: Box<Self>, out: &mut PartWriter) -> Result<(), SnapshotError> {
+        let Self(tree) = *self;
+        write_head(&tree, out)?;
+        let parts: Vec<Arc<Part>> = tree.parts().map(Arc::clone).collect();
+        drop(tree);
+        parts
+            .into_iter()
+            .try_for_each(|part| write_part(&part, out))
+    }
+}
+
+fn write_head(tree: &Tree, out: &mut PartWriter) -> Result<(), SnapshotError> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.put_u32_le(FORMAT);
+    head.put_u32_le(tree.part_bytes() as u32);
+    head.put_u64_le(tree.parts_len() as u64);
+    head.put_u64_le(tree.len());
+    write_pieces(head.into(), out)
+}
+
+fn write_part(part: &Part, out: &mut PartWriter) -> Result<(), SnapshotError> {
+    let bytes = part.bytes().clone();
+    if bytes.len() <= out.chunk_bytes() {
+        out.part(bytes, Some(part.digest()))
+    } else {
+        write_pieces(bytes, out)
     }
 }
 

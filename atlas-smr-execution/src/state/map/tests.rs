@@ -5,8 +5,10 @@ use crate::state::{CheckedParts, FrozenState, PartError, PartWriter};
 use atlas_common::Digest;
 use atlas_common::parts::{PartRef, StateDescriptor};
 use atlas_common::rng::SeededRng;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -20,6 +22,36 @@ fn cut(map: &DivisibleMap, chunk_bytes: usize) -> (Vec<PartRef>, Vec<Bytes>) {
 
 fn root(map: &DivisibleMap) -> Digest {
     StateDescriptor::cut(&cut(map, CHUNK).0).unwrap().0.root()
+}
+
+/// What was replaced since is nobody's but the frozen map's: each part is freed behind the next.
+#[test]
+fn a_frozen_map_lets_go_of_each_part_that_it_has_handed_over() {
+    let mut map = filled(2000, 3);
+    let expected = cut(&map, CHUNK);
+    let frozen = Box::new(map.freeze());
+    let parts: Vec<_> = map.tree.parts().map(Arc::downgrade).collect();
+    for n in 0..2000 {
+        map.insert(&number(n), b"replaced").unwrap();
+    }
+    let held = move || parts.iter().filter(|part| part.strong_count() > 0).count();
+    let (total, handed) = (held(), Arc::new(Mutex::new(Vec::new())));
+    assert!(total > 100);
+    let (seen, held) = (Arc::clone(&handed), Arc::new(held));
+    let counts = Arc::clone(&held);
+    let take = move |part, bytes| {
+        let mut seen = seen.lock();
+        // The head comes first, and is no part of the map's.
+        let behind = seen.len().saturating_sub(1);
+        assert!(counts() <= total - behind, "behind {behind} parts");
+        seen.push((part, bytes));
+        Ok(())
+    };
+    let mut writer = PartWriter::handing_over(CHUNK, Box::new(take));
+    frozen.into_parts(&mut writer).unwrap();
+    assert_eq!(held(), 0);
+    let (refs, bytes): (Vec<_>, Vec<_>) = std::mem::take(&mut *handed.lock()).into_iter().unzip();
+    assert_eq!((refs, bytes), expected);
 }
 
 /// What comes of thawing these parts, all of them used.

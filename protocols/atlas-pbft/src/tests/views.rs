@@ -1,6 +1,7 @@
 //! View changes (OSDI'99, section 4.4) and what keeps them live (section 4.5.2).
 
 use super::rig::{Rig, TIMEOUT, TIMEOUT_MAX, ids};
+use crate::Pbft;
 use crate::message::{
     Message, NewView, Phase, Prepared, SignedViewChange, ViewChange, new_view_digest,
     view_change_digest,
@@ -535,6 +536,55 @@ fn row_10_votes_below_the_checkpoint_of_a_view_take_no_memory() {
         rig.inject(1, 3, Message::Vote(vote)).unwrap();
     }
     assert_eq!(rig.pbft(3).slots.len(), 2 * 32);
+}
+
+/// A replica whose own checkpoint stays behind, because the state is long on its way, enters view after
+/// view, each from a later checkpoint: what it has voted for below that is history, takes no memory, and is
+/// in no view change, which its peers would refuse.
+#[test]
+fn slots_that_views_have_left_behind_are_let_go_and_the_view_change_says_why() {
+    let mut rig = Rig::new(4, 22);
+    rig.state_delay = Duration::from_secs(3600);
+    for i in 0..3 {
+        rig.puppet(i);
+    }
+    let window = rig.limits.window;
+    let mut low = 0;
+    for view in [1, 2, 4, 5] {
+        low += window;
+        let stable = rig.certificate(SeqNo(low), &ids([0, 1, 2]));
+        let changes =
+            [0, 1, 2].map(|i| view_change(&rig, i, view, Some(stable.clone()), Vec::new()));
+        let begun = new_view(&rig, view, changes.to_vec());
+        rig.inject(view as usize % 4, 3, begun).unwrap();
+        for seq in low + 1..=low + window {
+            let batch = rig.batch(&format!("of slot {seq}"));
+            let proposal = rig.proposal(view as usize % 4, view, seq, &batch);
+            rig.inject(view as usize % 4, 3, proposal).unwrap();
+            for i in 0..3 {
+                let vote = rig.vote(i, Phase::Prepare, view, seq, batch.digest());
+                rig.inject(i, 3, Message::Vote(vote)).unwrap();
+            }
+        }
+        let prepared = |rig: &Rig| rig.pbft(3).status().in_flight as u64;
+        assert_eq!(prepared(&rig), window, "of view {view} and no other");
+        // It keeps to that through a restart.
+        rig.run(Duration::from_millis(5));
+        rig.crash(3);
+        rig.restart(3);
+        assert_eq!(prepared(&rig), window);
+    }
+    rig.step(3, Input::Suspect);
+    let own = rig.pbft(3).changes[&NodeId(3)].clone();
+    assert_eq!(own.change.low(), SeqNo(low));
+    assert_eq!(own.change.prepared.len() as u64, window);
+    let verdict = Pbft::verify(
+        &rig.config(0),
+        &rig.membership,
+        NodeId(3),
+        &Message::ViewChange(own),
+    );
+    assert_eq!(verdict, Ok(()));
 }
 
 /// A batch that one replica alone had prepared loses its slot to another in a view that began

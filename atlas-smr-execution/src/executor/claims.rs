@@ -1,4 +1,4 @@
-//! Clients that asked this replica itself.
+//! Replies that clients have asked this replica itself for.
 
 use atlas_common::{OpNumber, SessionId};
 use std::collections::BTreeMap;
@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 /// Up to which operation the client of a session has asked this replica for replies, while that is not
 /// executed. Not part of the replicated state. One entry for an open session at most.
 #[derive(Debug, Default)]
-pub(super) struct Asked(BTreeMap<SessionId, OpNumber>);
+pub(super) struct Claims(BTreeMap<SessionId, OpNumber>);
 
-impl Asked {
+impl Claims {
     pub(super) fn note(&mut self, session: SessionId, last: OpNumber) {
         let up_to = self.0.entry(session).or_default();
         *up_to = last.max(*up_to);
