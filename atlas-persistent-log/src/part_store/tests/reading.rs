@@ -92,7 +92,8 @@ fn what_is_fetched_of_a_state_that_is_given_up_does_not_stay_in_memory() {
     store.keep(checked(&blobs(9))).unwrap();
     store.begin_transfer(&second).unwrap();
     assert!(store.take_fetched().is_empty());
-    store.keep(checked(&blobs(10))).unwrap();
+    store.begin_transfer(&first).unwrap();
+    store.keep(checked(&blobs(9))).unwrap();
     store.end_transfer().unwrap();
     assert!(store.take_fetched().is_empty());
 }
