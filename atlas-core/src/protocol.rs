@@ -119,6 +119,11 @@ pub trait OrderingProtocol: Sized + Send + Debug + 'static {
 
     /// Where the protocol stands.
     fn status(&self) -> ProtocolStatus;
+
+    /// [`ProtocolStatus::decided`] alone, which is asked for all the time.
+    fn decided(&self) -> SeqNo {
+        self.status().decided
+    }
 }
 
 /// A value that travels between replicas or to the log.

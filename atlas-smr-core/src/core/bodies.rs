@@ -6,7 +6,7 @@ use crate::transfer::StateTransferProtocol;
 use atlas_common::rng::SeededRng;
 use atlas_common::{Digest, NodeId, Time};
 use atlas_core::{Batch, Input, OrderingProtocol, Reject};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a peer has to send a body before another is asked.
@@ -19,6 +19,8 @@ pub(super) struct BodyFetcher {
     peers: Vec<NodeId>,
     rng: SeededRng,
     wanted: BTreeMap<Digest, Wanted>,
+    /// The same by their deadlines: the first is asked for at every input.
+    due: BTreeSet<(Time, Digest)>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,7 @@ impl BodyFetcher {
             peers,
             rng,
             wanted: BTreeMap::new(),
+            due: BTreeSet::new(),
         }
     }
 
@@ -44,6 +47,7 @@ impl BodyFetcher {
         }
         let first = self.rng.below(self.peers.len() as u64) as usize;
         let deadline = now.after(PATIENCE);
+        self.due.insert((deadline, digest));
         self.wanted.insert(
             digest,
             Wanted {
@@ -54,23 +58,36 @@ impl BodyFetcher {
         Some(self.peers[first])
     }
 
-    pub(super) fn release(&mut self, digest: &Digest) {
-        self.wanted.remove(digest);
+    /// Ends a search. True when there was one.
+    pub(super) fn release(&mut self, digest: &Digest) -> bool {
+        let wanted = self.wanted.remove(digest);
+        wanted.is_some_and(|wanted| self.due.remove(&(wanted.deadline, *digest)))
     }
 
     /// The searches whose peer was too slow, each with the next peer to ask.
     fn overdue(&mut self, now: Time) -> Vec<(Digest, NodeId)> {
-        let mut asks = Vec::new();
-        for (digest, wanted) in self.wanted.iter_mut().filter(|(_, w)| w.deadline <= now) {
-            asks.push((*digest, self.peers[wanted.next_peer % self.peers.len()]));
-            wanted.next_peer += 1;
-            wanted.deadline = now.after(PATIENCE);
+        let mut late = BTreeSet::new();
+        while let Some((deadline, digest)) = self.due.pop_first() {
+            if deadline > now {
+                self.due.insert((deadline, digest));
+                break;
+            }
+            late.insert(digest);
+        }
+        let mut asks = Vec::with_capacity(late.len());
+        for digest in late {
+            if let Some(wanted) = self.wanted.get_mut(&digest) {
+                asks.push((digest, self.peers[wanted.next_peer % self.peers.len()]));
+                wanted.next_peer += 1;
+                wanted.deadline = now.after(PATIENCE);
+                self.due.insert((wanted.deadline, digest));
+            }
         }
         asks
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.wanted.values().map(|wanted| wanted.deadline).min()
+        self.due.first().map(|(deadline, _)| *deadline)
     }
 }
 
@@ -100,7 +117,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     }
 
     pub(super) fn on_body(&mut self, _from: NodeId, batch: Batch) {
-        if self.bodies.wanted.remove(&batch.digest()).is_some() {
+        if self.bodies.release(&batch.digest()) {
             self.counters.bodies_fetched += 1;
             self.inbox.push_back(Input::Body(batch));
         } else {

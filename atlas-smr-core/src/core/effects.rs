@@ -203,7 +203,9 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             Effect::CancelTimer(timer) => self.cancel_timer(CoreTimer::Protocol(timer)),
             Effect::WantBatch => self.wants_batch = true,
             Effect::Fetch(digest) => self.fetch_body(digest, at),
-            Effect::Release(digest) => self.bodies.release(&digest),
+            Effect::Release(digest) => {
+                self.bodies.release(&digest);
+            }
             Effect::Decide {
                 seq,
                 batch,

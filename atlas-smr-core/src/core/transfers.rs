@@ -13,7 +13,7 @@ use std::sync::Arc;
 impl<P: OrderingProtocol> ReplicaCore<P> {
     /// Others have decisions up to `at_least`.
     pub(super) fn fetch_up_to(&mut self, at_least: SeqNo, at: Moment) {
-        let decided = self.protocol.status().decided;
+        let decided = self.protocol.decided();
         if at_least > decided {
             self.log_transfer.want(at.now, decided, at_least);
         }
@@ -30,7 +30,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             to: last,
         } = message
         {
-            let decided = self.protocol.status().decided;
+            let decided = self.protocol.decided();
             let checkpoint = self.checkpoints.stable().map(|certificate| &**certificate);
             let (store, wanted) = (&self.decisions, (first, last));
             let transfer = &mut self.log_transfer;
@@ -59,7 +59,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     /// Carries out what the transfers want, as long as they want something.
     pub(super) fn drive_transfers(&mut self, at: Moment) {
         if self.log_transfer.is_active() || self.state_transfer.is_active() {
-            let decided = self.protocol.status().decided;
+            let decided = self.protocol.decided();
             self.log_transfer.on_progress(at.now, decided);
             self.state_transfer.on_progress(decided);
         }
@@ -72,7 +72,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
                 // One that is being installed is not fetched a second time.
                 LogTransferEffect::NeedState { .. } if self.installing.is_some() => {}
                 LogTransferEffect::NeedState { .. } => {
-                    let decided = self.protocol.status().decided;
+                    let decided = self.protocol.decided();
                     self.state_transfer.request_latest_state(at.now, decided);
                 }
             }
@@ -90,7 +90,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             self.inbox.push_back(Input::Decided { seq, batch, proof });
         }
         self.run_protocol(at);
-        let decided = self.protocol.status().decided;
+        let decided = self.protocol.decided();
         self.log_transfer.on_progress(at.now, decided);
     }
 
@@ -117,7 +117,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
     /// A state that is no newer than what was decided meanwhile is of no use.
     fn install(&mut self, state: FetchedState) {
         let seq = state.certificate.id.seq;
-        if seq <= self.protocol.status().decided || self.installing.is_some() {
+        if seq <= self.protocol.decided() || self.installing.is_some() {
             self.out.push(CoreEffect::TransferTarget(None));
             return;
         }
@@ -138,13 +138,13 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
         self.inbox.push_back(Input::StateInstalled(installed));
         self.run_protocol(at);
         self.log_transfer
-            .on_progress(at.now, self.protocol.status().decided);
+            .on_progress(at.now, self.protocol.decided());
     }
 
     pub(super) fn on_install_failed(&mut self, seq: SeqNo, at: Moment) {
         if self.installing == Some(seq) {
             self.installing = None;
-            let decided = self.protocol.status().decided;
+            let decided = self.protocol.decided();
             self.state_transfer.request_latest_state(at.now, decided);
         }
     }

@@ -219,6 +219,11 @@ impl OrderingProtocol for Pbft {
             view_changes: self.view_changes,
         }
     }
+
+    /// Without counting slots.
+    fn decided(&self) -> SeqNo {
+        self.decided
+    }
 }
 
 impl Pbft {
