@@ -61,6 +61,7 @@ fn json(members: &[NodeId], reports: &[StatusReport]) -> serde_json::Value {
                     "checkpoint": report.checkpoint.0,
                     "state_digest": report.state.to_string(),
                     "view_changes": report.view_changes,
+                    "forgot_votes": report.forgot_votes,
                     "catching_up": report.catching_up,
                     "fetched_bytes": report.fetching.map(|(here, _)| here),
                     "state_bytes": report.fetching.map(|(_, all)| all),
@@ -75,7 +76,12 @@ fn json(members: &[NodeId], reports: &[StatusReport]) -> serde_json::Value {
 /// What it is doing instead of its work.
 fn progress(report: &StatusReport) -> String {
     const MIB: f64 = 1_048_576.0;
-    match report.fetching {
+    let vote = if report.forgot_votes {
+        "  no vote yet, it lost its log"
+    } else {
+        ""
+    };
+    let fetching = match report.fetching {
         Some((here, all)) => format!(
             "  catching up, {:.1} of {:.1} MiB of the state",
             here as f64 / MIB,
@@ -83,7 +89,8 @@ fn progress(report: &StatusReport) -> String {
         ),
         None if report.catching_up => "  catching up".to_owned(),
         None => String::new(),
-    }
+    };
+    format!("{vote}{fetching}")
 }
 
 /// The table, with a last line that says whether the digests agree.

@@ -168,6 +168,7 @@ mod tests {
             checkpoint: SeqNo(5),
             state: Digest::of(b"state"),
             view_changes: 6,
+            forgot_votes: true,
             catching_up: true,
             fetching: Some((3, 5)),
             connected: vec![NodeId(0), NodeId(2)],

@@ -141,6 +141,7 @@ fn report(replica: NodeId) -> StatusReport {
         checkpoint: SeqNo(0),
         state: genesis(),
         view_changes: 0,
+        forgot_votes: false,
         catching_up: false,
         fetching: None,
         connected: vec![],

@@ -168,6 +168,9 @@ pub struct ProtocolStatus {
     pub in_flight: usize,
     /// How many view changes it has completed since it started.
     pub view_changes: u64,
+    /// Whether it has lost its log or a part of it, and therefore has no vote until what it may have
+    /// promised no longer matters. Until then it counts as a faulty one: as many fewer may fail.
+    pub forgot_votes: bool,
 }
 
 /// A protocol could not be rebuilt.

@@ -113,6 +113,8 @@ pub struct StatusReport {
     pub state: Digest,
     /// How many view changes it has completed since it started.
     pub view_changes: u64,
+    /// Whether it has no vote for now, because it lost its log or a part of it.
+    pub forgot_votes: bool,
     /// Whether it is fetching what it missed.
     pub catching_up: bool,
     /// Of the state that it is fetching: how many bytes are here, and how many it has.

@@ -49,6 +49,7 @@ impl ReplicaStatus {
             executed: self.core.executed.0,
             checkpoint: self.core.checkpoint.0,
             in_flight: protocol.in_flight as u64,
+            forgot_votes: protocol.forgot_votes,
             catching_up: self.core.catching_up,
             pool_bundles: self.core.pool_bundles as u64,
             pool_bytes: self.core.pool_bytes as u64,

@@ -277,6 +277,15 @@ impl Cluster {
         status(&self.path("client-0"))
     }
 
+    /// Waits until no replica counts as failed because it has forgotten its votes.
+    pub(crate) fn wait_until_all_vote(&self) {
+        wait_for("all replicas with a vote", || {
+            let replicas = self.status();
+            let votes = |r: &Value| r["forgot_votes"] == false;
+            replicas.iter().all(votes).then_some(())
+        });
+    }
+
     /// Waits until all have executed the same and catch up with nothing; their state digests
     /// must then be the same.
     pub(crate) fn wait_until_agreed(&self) {

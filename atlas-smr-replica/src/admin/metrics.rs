@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub checkpoint: u64,
     /// Slots proposed and not decided.
     pub in_flight: u64,
+    /// Whether it has no vote for now, because it lost its log or a part of it.
+    pub forgot_votes: bool,
     /// Whether it is fetching decisions or a state.
     pub catching_up: bool,
     /// Bundles that wait in the pool.
@@ -233,6 +235,8 @@ impl Page<'_> {
         )?;
         let help = "1 while decisions or a state are fetched from peers";
         self.gauge("catching_up", help, now.catching_up.into())?;
+        let help = "1 while it has no vote, because it lost its log or a part of it";
+        self.gauge("forgot_votes", help, now.forgot_votes.into())?;
         let help = "Messages and decisions that wait for the disk";
         self.gauge("outbox_messages", help, now.outbox)?;
         let help = "Messages of peers dropped, by reason";

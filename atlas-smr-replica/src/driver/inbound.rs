@@ -180,6 +180,7 @@ impl<P: OrderingProtocol> Driver<P> {
                 checkpoint: core.checkpoint,
                 state,
                 view_changes: core.protocol.view_changes,
+                forgot_votes: core.protocol.forgot_votes,
                 catching_up: core.catching_up,
                 fetching: core.fetching,
                 connected,

@@ -217,6 +217,7 @@ impl OrderingProtocol for Pbft {
             high: self.high(),
             in_flight: self.slots.values().filter(|slot| slot.in_flight()).count(),
             view_changes: self.view_changes,
+            forgot_votes: self.membership.is_voter(self.me) && !self.remembers(),
         }
     }
 

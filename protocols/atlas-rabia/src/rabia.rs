@@ -225,6 +225,9 @@ impl OrderingProtocol for Rabia {
             low: self.low,
             high: self.high(),
             in_flight: self.in_flight,
+            // In slots up to the floor it may have taken part before.
+            forgot_votes: self.membership.is_voter(self.me)
+                && (self.amnesia.is_some() || self.decided < self.floor),
             ..ProtocolStatus::default()
         }
     }

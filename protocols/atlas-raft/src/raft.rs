@@ -187,6 +187,7 @@ impl OrderingProtocol for Raft {
             high: self.high(),
             in_flight: usize::try_from(self.log.last().since(self.commit)).unwrap_or(usize::MAX),
             view_changes: self.terms_led,
+            forgot_votes: self.is_voter() && self.amnesia.is_some(),
         }
     }
 }

@@ -200,11 +200,13 @@ fn a_replica_without_memory_has_no_vote_until_its_checkpoint_passes_the_bound() 
     );
     let low = rig.pbft(3).status().low;
     while !rig.pbft(3).may_change_view() {
+        assert!(rig.pbft(3).status().forgot_votes);
         assert!(rig.pbft(3).status().low < SeqNo(64));
         rig.submit(4);
         rig.settle();
     }
     assert!(rig.pbft(3).status().low >= SeqNo(52) && low < SeqNo(52));
+    assert!(!rig.pbft(3).status().forgot_votes);
     // It keeps out of the view that it may have left, and votes in the next.
     assert!(!rig.pbft(3).may_vote());
     rig.crash(0);

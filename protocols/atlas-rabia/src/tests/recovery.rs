@@ -4,7 +4,7 @@ use super::rig::{Rig, ids};
 use crate::message::Message;
 use atlas_common::rng::SeededRng;
 use atlas_common::{Lsn, NodeId, SeqNo};
-use atlas_core::{Input, Origin, ReadId};
+use atlas_core::{Input, OrderingProtocol, Origin, ReadId};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -193,11 +193,17 @@ fn row_45_two_replicas_without_memory_do_not_vouch_for_each_other() {
     rig.reboot_wiped(4);
     rig.run(5 * SECOND);
     assert!(rig.rabia(3).amnesia.is_some() && rig.rabia(4).amnesia.is_some());
+    let forgot = |rig: &Rig| [2, 3, 4].map(|i| rig.rabia(i).status().forgot_votes);
     rig.restart(2);
+    assert_eq!(forgot(&rig), [false, true, true]);
     rig.submit_to(0);
     rig.settle();
     rig.run(2 * SECOND);
     assert!(rig.rabia(3).amnesia.is_none() && rig.rabia(4).amnesia.is_none());
+    // In the slots that they may have forgotten they still have no voice.
+    rig.submit(60);
+    rig.settle();
+    assert_eq!(forgot(&rig), [false; 3]);
 }
 
 #[test]

@@ -24,8 +24,9 @@ fn row_45_a_wiped_replica_votes_and_counts_again_after_a_term_that_began_since()
             let before = rig.raft(leader).term;
             let wiped = (leader + 1) % n;
             lose_disk(&mut rig, wiped);
-            assert!(!rig.raft(wiped).counts());
+            assert!(!rig.raft(wiped).counts() && rig.raft(wiped).status().forgot_votes);
             rig.run_until("it counts again", |rig| rig.raft(wiped).counts());
+            assert!(!rig.raft(wiped).status().forgot_votes);
             assert!(
                 rig.raft(wiped).term > before,
                 "the leader has begun a new term"
