@@ -48,7 +48,10 @@
 //!    It changes no view until its own certified checkpoint is at least the highest `decided` of the
 //!    answers plus the window, and votes in no view up to the highest of the answers. The argument
 //!    stands at the head of `amnesia.rs`: up to there it may have voted, above it cannot have.
-//! 9. **A replica that starts below the checkpoint that its log was cut at**, because that one is damaged,
+//! 9. **Slots decided long ago are not voted for again.** A replica votes in a new view only in slots that it
+//!    has not decided, and the last few; who lacks more is sent the proofs of the decisions. A view may
+//!    begin with thousands of slots, and one that takes longer to begin than its time-out never does.
+//! 10. **A replica that starts below the checkpoint that its log was cut at**, because that one is damaged,
 //!    neither votes nor changes views until its own certified checkpoint is there again.
 //!
 //! # What is durable before what
@@ -97,7 +100,9 @@
 //! The deadline of a leader is that of the request that has waited longest, or of the slot that is to
 //! be decided next; the progress of others moves neither. A replica that misses it wants the next
 //! view; f+1 that want higher views take the rest along (f cannot); with a quorum for a view or beyond
-//! it, its leader has a time-out, doubled after each view change without a decision up to a cap.
+//! it, its leader has a time-out, doubled after each view change up to a cap, until a view has decided all
+//! that waited as it began (one decision is not enough: under more load than the cluster bears, views
+//! would end before they have caught up, and cost the next ones their beginnings).
 //! Correct replicas that all wait therefore come to share a view for as long as it takes, with a
 //! correct leader at least every f+1 views. What got lost is sent again on status messages: proposals
 //! and votes of the view, decisions, the new view itself; bodies are fetched by digest; a replica far

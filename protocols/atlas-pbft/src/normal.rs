@@ -6,7 +6,7 @@ use crate::record::Record;
 use crate::slot::{Counted, Slot};
 use crate::verify::leader_of;
 use atlas_common::{Digest, NodeId, SeqNo, Time, View};
-use atlas_core::{Batch, Reject};
+use atlas_core::{Batch, Reject, Waiting};
 
 impl Pbft {
     /// The leader gives the batch the next slot.
@@ -372,10 +372,22 @@ impl Pbft {
             self.slot(seq).forget_other_bodies();
         }
         if self.decided > before {
-            self.fruitless = 0;
+            self.note_fruit();
             self.stalled = self.pending().then(|| cx.now());
             self.watch_leader(cx);
             self.ask_for_batch(cx);
+        }
+    }
+
+    /// A view has borne fruit when something was decided in it and nothing waits any more that waited as
+    /// it began. One decision is not enough: under more load than the cluster bears each view would make
+    /// some, end at the first time-out, and cost the next one its beginning.
+    pub(crate) fn note_fruit(&mut self) {
+        let old = |waiting: Waiting| waiting.since < self.view_since;
+        let begun = self.entered.proposals.last().map(|(seq, _)| *seq);
+        let done = self.decided >= begun.unwrap_or_default() && self.decided > self.decided_before;
+        if !self.changing && done && !self.waiting.is_some_and(old) {
+            self.fruitless = 0;
         }
     }
 

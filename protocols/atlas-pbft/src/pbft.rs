@@ -53,7 +53,9 @@ pub struct Pbft {
     pub(crate) stalled: Option<Time>,
     /// When the current view began for this replica.
     pub(crate) view_since: Time,
-    /// View changes in a row without a decision.
+    /// What was decided when it did.
+    pub(crate) decided_before: SeqNo,
+    /// View changes in a row to views that bore no fruit.
     pub(crate) fruitless: u32,
     pub(crate) view_changes: u64,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
@@ -178,6 +180,7 @@ impl OrderingProtocol for Pbft {
             Input::Message { from, message } => self.on_message(from, message.into_inner(), cx),
             Input::Waiting(waiting) => {
                 self.waiting = waiting;
+                self.note_fruit();
                 self.watch_leader(cx);
                 self.hurry_status(cx);
             }

@@ -48,6 +48,7 @@ impl Pbft {
             waiting: None,
             stalled: None,
             view_since: Time::ZERO,
+            decided_before: SeqNo::ZERO,
             fruitless: 0,
             view_changes: 0,
             peers: BTreeMap::new(),

@@ -5,6 +5,7 @@ mod behind;
 mod byzantine;
 mod keys;
 mod normal;
+mod overload;
 mod recovery;
 mod rig;
 mod views;

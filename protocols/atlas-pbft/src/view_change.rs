@@ -7,6 +7,7 @@ use crate::new_view;
 use crate::pbft::{Cx, Pbft, Timer};
 use crate::record::Record;
 use crate::sealed::Sealed;
+use crate::slot::Slot;
 use crate::verify::leader_of;
 use atlas_common::{Digest, NodeId, SeqNo, View};
 use atlas_core::{Batch, CheckpointCertificate, Reject};
@@ -201,6 +202,7 @@ impl Pbft {
         self.view = entered.view;
         self.changing = false;
         self.view_since = cx.now();
+        self.decided_before = self.decided;
         self.view_changes += 1;
         let deadline_set = self.new_view_timer.take().is_some();
         self.changes
@@ -271,6 +273,9 @@ impl Pbft {
             let slot = self.slot(seq);
             slot.proposal = Some(digest);
             slot.forget_other_bodies();
+            if self.is_long_decided(seq) {
+                continue;
+            }
             if digest == null.digest() {
                 self.keep_body(seq, &null, cx);
             }
@@ -282,6 +287,14 @@ impl Pbft {
             .rev()
             .find(|(_, slot)| slot.needed_body().is_some());
         self.highest = decided.map_or(SeqNo::ZERO, |(seq, _)| *seq);
+    }
+
+    /// Whether a slot needs no vote of this replica in a new view: it is decided here, and longer ago than
+    /// others who take part may lag. Who lags further is sent its proof. A view may begin with thousands
+    /// of slots, and voting for them again would take longer than its first time-out.
+    fn is_long_decided(&self, seq: SeqNo) -> bool {
+        let decided = self.slots.get(&seq).is_some_and(Slot::is_decided);
+        decided && seq.plus(self.config.in_flight_max) <= self.decided
     }
 
     /// Votes of this view may have come before its new view.
