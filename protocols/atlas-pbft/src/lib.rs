@@ -52,7 +52,7 @@
 //!    has not decided, and the last few; who lacks more is sent the proofs of the decisions. A view may
 //!    begin with thousands of slots, and one that takes longer to begin than its time-out never does.
 //! 10. **A replica that starts below the checkpoint that its log was cut at**, because that one is damaged,
-//!    neither votes nor changes views until its own certified checkpoint is there again.
+//!     neither votes nor changes views until its own certified checkpoint is there again.
 //!
 //! # What is durable before what
 //!
