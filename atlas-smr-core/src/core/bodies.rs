@@ -139,3 +139,73 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u64) -> Digest {
+        Digest::of(&number.to_le_bytes())
+    }
+
+    #[test]
+    fn each_peer_is_asked_in_its_turn_when_the_one_before_was_too_slow() {
+        let peers = [1, 2, 3].map(NodeId);
+        let mut fetcher = BodyFetcher::new(peers.to_vec(), SeededRng::new(3));
+        let mut asked = vec![fetcher.want(digest(1), Time::ZERO).unwrap()];
+        assert_eq!(fetcher.want(digest(1), Time::ZERO), None, "it is under way");
+        for _ in 0..2 {
+            let due = fetcher.deadline().unwrap();
+            let early = Time::from_nanos(due.as_nanos() - 1);
+            assert_eq!(fetcher.overdue(early), []);
+            asked.extend(fetcher.overdue(due).iter().map(|(_, peer)| *peer));
+        }
+        asked.sort_unstable();
+        assert_eq!(asked, peers);
+        assert!(fetcher.release(&digest(1)) && !fetcher.release(&digest(1)));
+        assert_eq!(fetcher.deadline(), None);
+        assert!(
+            BodyFetcher::new(Vec::new(), SeededRng::new(3))
+                .want(digest(1), Time::ZERO)
+                .is_none()
+        );
+    }
+
+    /// Against one deadline for each search, looked through every time.
+    #[test]
+    fn searches_are_due_when_their_own_deadlines_are() {
+        let seed = 0x00B0_D135;
+        let mut rng = SeededRng::new(seed);
+        let mut fetcher = BodyFetcher::new(vec![NodeId(1), NodeId(2)], SeededRng::new(seed));
+        let (mut model, mut now) = (BTreeMap::new(), Time::ZERO);
+        for step in 0..5000 {
+            now = Time::from_nanos(now.as_nanos() + rng.below(20_000_000));
+            let one = digest(rng.below(30));
+            match rng.below(3) {
+                0 => {
+                    let began = fetcher.want(one, now).is_some();
+                    assert_eq!(began, !model.contains_key(&one), "seed {seed}, step {step}");
+                    model.entry(one).or_insert(now.after(PATIENCE));
+                }
+                1 => assert_eq!(fetcher.release(&one), model.remove(&one).is_some()),
+                _ => {
+                    let late = model.iter_mut().filter(|(_, due)| **due <= now);
+                    let expected: Vec<Digest> = late
+                        .map(|(digest, due)| {
+                            *due = now.after(PATIENCE);
+                            *digest
+                        })
+                        .collect();
+                    let asked = fetcher.overdue(now).into_iter().map(|(digest, _)| digest);
+                    assert_eq!(
+                        asked.collect::<Vec<_>>(),
+                        expected,
+                        "seed {seed}, step {step}"
+                    );
+                }
+            }
+            let first = model.values().min().copied();
+            assert_eq!(fetcher.deadline(), first, "seed {seed}, step {step}");
+        }
+    }
+}
