@@ -5,6 +5,9 @@ use super::pace::{Arrivals, Rate};
 use super::table::{StateKind, VALUE_BYTES_MAX};
 use anyhow::{Result, bail};
 
+/// Each call that may be open is a task of its own.
+const OPEN_MAX: usize = 1 << 16;
+
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Options {
     /// Overwrite entries of a table instead of the echo, with the table kept as such a state
@@ -85,8 +88,8 @@ impl Options {
                 "--seconds must be at most 3600 with --state or --rate: every call is remembered"
             );
         }
-        if self.open_max == 0 {
-            bail!("--open-max must be at least 1");
+        if !(1..=OPEN_MAX).contains(&self.open_max) {
+            bail!("--open-max must be from 1 to {OPEN_MAX}");
         }
         if self
             .checkpoint_interval
@@ -144,6 +147,7 @@ mod tests {
             ("--rate 0", "half"),
             ("--open-max 10", "--rate"),
             ("--rate 10 --open-max 0", "--open-max"),
+            ("--rate 10 --open-max 65537", "--open-max"),
             ("--rate 10 --checkpoint-interval 0", "--checkpoint-interval"),
             ("--rate 10 --seconds 4000", "--seconds"),
         ];
