@@ -1,5 +1,7 @@
 //! Digests: BLAKE3, always under a context that says what is being digested.
 
+mod many;
+
 use crate::bytes_serde::byte_string;
 use blake3::hazmat::HasherExt as _;
 use std::fmt;
@@ -16,6 +18,13 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digests of many inputs, each as by [`Self::of`]. For inputs of some kilobytes this is several
+    /// times as fast as one by one, and takes 150 KiB of memory meanwhile at most.
+    #[must_use]
+    pub fn of_all(inputs: &[impl AsRef<[u8]>]) -> Vec<Self> {
+        many::digests(inputs)
     }
 
     /// The digest's bytes.
