@@ -138,12 +138,17 @@ impl PartStore {
         let Ok(bytes) = self.storage().read(&file, start, length) else {
             return;
         };
-        for one in run {
+        let record = |one: &Wanted| {
             let (from, to) = ((one.start() - start) as usize, (one.end() - start) as usize);
             let entry = one.located.entry(one.digest);
-            if let (Some(place), true) = (found.get_mut(one.index), to <= bytes.len()) {
-                let stored = pack::stored_in(pack, &entry, &bytes.slice(from..to));
-                *place = stored.and_then(|stored| record::restore(&entry, stored));
+            let record = (to <= bytes.len()).then(|| bytes.slice(from..to));
+            let stored = record.and_then(|record| pack::stored_in(pack, &entry, &record));
+            (entry, stored)
+        };
+        let blobs = record::restore_all(run.iter().map(record).collect());
+        for (one, blob) in run.iter().zip(blobs) {
+            if let Some(place) = found.get_mut(one.index) {
+                *place = blob;
             }
         }
     }

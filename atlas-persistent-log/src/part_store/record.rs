@@ -247,17 +247,37 @@ pub(super) fn compress(blob: &Bytes, compression: Compression) -> (Encoding, Byt
     (Encoding::Plain, blob.clone())
 }
 
-/// The blob that was stored, if these bytes stand for it. What is allocated is bounded by the length
-/// that the record states, and that by [`BLOB_BYTES_MAX`].
+/// The blob that was stored, if these bytes stand for it.
 pub(super) fn restore(entry: &Entry, stored: Bytes) -> Option<Blob> {
-    let blob = match entry.place.encoding {
+    Blob::check(entry.digest, plain(entry, stored)?)
+}
+
+/// As [`restore`], for several, where the bytes are there.
+pub(super) fn restore_all(records: Vec<(Entry, Option<Bytes>)>) -> Vec<Option<Blob>> {
+    let (mut digests, mut all) = (Vec::new(), Vec::new());
+    let restored = records.into_iter().map(|(entry, stored)| {
+        let bytes = stored.and_then(|stored| plain(&entry, stored));
+        let there = bytes.is_some();
+        if let Some(bytes) = bytes {
+            digests.push(entry.digest);
+            all.push(bytes);
+        }
+        there
+    });
+    let there: Vec<bool> = restored.collect();
+    let mut checked = Blob::check_all(&digests, all).into_iter();
+    let next = |there: bool| if there { checked.next()? } else { None };
+    there.into_iter().map(next).collect()
+}
+
+/// The bytes of the blob, not yet checked. What is allocated is bounded by the length that the record
+/// states, and that by [`BLOB_BYTES_MAX`].
+fn plain(entry: &Entry, stored: Bytes) -> Option<Bytes> {
+    let bytes = match entry.place.encoding {
         Encoding::Plain => stored,
         Encoding::Zstd => zstd::bulk::decompress(&stored, entry.place.plain as usize)
             .ok()?
             .into(),
     };
-    if blob.len() != entry.place.plain as usize {
-        return None;
-    }
-    Blob::check(entry.digest, blob)
+    (bytes.len() == entry.place.plain as usize).then_some(bytes)
 }

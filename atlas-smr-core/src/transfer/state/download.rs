@@ -330,7 +330,7 @@ impl Download {
             return Vec::new();
         }
         let (mut good, mut bad) = (Vec::new(), 0);
-        for blob in blobs.into_iter().map(Blob::of) {
+        for blob in Blob::of_all(blobs) {
             let (digest, bytes) = (blob.digest(), blob.bytes().len() as u64);
             if !peer.asked.contains(&digest) {
                 bad += 1;
