@@ -4,10 +4,13 @@
 //! *durable*, that is, outlives a power cut, only after [`StorageFile::sync`] (contents and length)
 //! and, for a name that appeared, changed or went, [`Storage::sync_dir`].
 
+mod blocks;
+mod direct;
 mod file;
 mod read_only;
 mod sim;
 
+pub(crate) use blocks::Blocks;
 pub use file::FileStorage;
 pub use read_only::ReadOnly;
 pub use sim::{Counters, Fault, SimStorage};
@@ -44,6 +47,20 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// When there is no such file or it cannot be read.
     fn read(&self, name: &str, offset: u64, bytes: usize) -> Result<Bytes, StorageError>;
+
+    /// As [`Self::read`], for many bytes that are not read again soon: where it can be done, past what the
+    /// system keeps of files in memory, which costs more than the reading.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_past_cache(
+        &self,
+        name: &str,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<Bytes, StorageError> {
+        self.read(name, offset, bytes)
+    }
 
     /// Gives a file another name, replacing whatever had it, atomically.
     ///
@@ -110,6 +127,15 @@ pub trait StorageFile: Send + fmt::Debug {
     /// # Errors
     /// When the disk fails or is full; any part of it may have been written.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// As [`Self::write_at`], for much that is not read soon: where offset, length and memory are whole
+    /// blocks of 4 KiB, and the file system can, past what the system keeps of files in memory.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    fn write_past_cache(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write_at(offset, bytes)
+    }
 
     /// Cuts the file or extends it with zeros.
     ///

@@ -5,13 +5,13 @@ use super::record::{
     self, Encoding, Entry, FOOTER_BYTES, HEAD_BYTES, HEADER_BYTES, Place, VERSION,
 };
 use crate::sealed::SealedError;
-use crate::storage::{Storage, StorageError, StorageFile};
+use crate::storage::{Blocks, Storage, StorageError, StorageFile};
 use atlas_common::Digest;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Bytes that are gathered before they are written.
-const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes that are gathered before they are written: enough that the disk is not waited for at each turn.
+const BUFFER_BYTES: usize = 1 << 20;
 /// Bytes of a checkpoint that are given to the disk at a time.
 const SYNC_BYTES: u64 = 4 << 20;
 /// Bytes that are read at a time where there is no index.
@@ -53,11 +53,12 @@ pub(super) struct PackWriter {
     header: Vec<u8>,
     /// `None` once it is finished.
     file: Option<Box<dyn StorageFile>>,
-    /// Bytes written to the file.
+    /// Bytes written to the file for good, in whole blocks.
     written: u64,
     /// How many of them were synced.
     synced: u64,
-    buffer: Vec<u8>,
+    /// What comes behind. Whether some of it is in the file already, is not known here.
+    buffer: Blocks,
     entries: Vec<Entry>,
 }
 
@@ -71,11 +72,14 @@ impl PackWriter {
         let mut file = storage.open(&file_name)?;
         file.set_length(0)?;
         let header = record::header(genesis, pack);
+        let mut buffer = Blocks::new(BUFFER_BYTES);
+        // It has room for much more than a header.
+        buffer.push(&header);
         Ok(Self {
             storage,
             pack,
             file_name,
-            buffer: header.clone(),
+            buffer,
             header,
             file: Some(file),
             written: 0,
@@ -105,24 +109,32 @@ impl PackWriter {
             encoding,
         };
         let entry = Entry { digest, place };
-        self.buffer
-            .extend_from_slice(&record::head(self.pack, &entry));
-        self.buffer.extend_from_slice(stored);
+        let head = record::head(self.pack, &entry);
+        self.push(&head)?;
+        self.push(stored)?;
         self.entries.push(entry);
-        if self.buffer.len() >= BUFFER_BYTES {
-            self.flush()?;
-        }
         Ok(entry)
     }
 
-    /// Hands everything to the file, so that it can be read.
+    /// Gathers bytes, and writes the buffer whenever it is full.
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
+        while !bytes.is_empty() {
+            bytes = self.buffer.push(bytes);
+            if self.buffer.is_full() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the file, so that it can be read: in whole blocks, the last of which is written
+    /// again when there is more.
     pub(super) fn flush(&mut self) -> Result<(), StorageError> {
         if let Some(file) = &mut self.file
-            && !self.buffer.is_empty()
+            && self.buffer.len() > 0
         {
-            file.write_at(self.written, &self.buffer)?;
-            self.written += self.buffer.len() as u64;
-            self.buffer.clear();
+            file.write_past_cache(self.written, self.buffer.padded())?;
+            self.written += self.buffer.drop_whole() as u64;
         }
         Ok(())
     }
@@ -146,8 +158,13 @@ impl PackWriter {
     pub(super) fn finish(mut self) -> Result<Finished, StorageError> {
         let offset = self.bytes();
         let index = record::index(&self.header, offset, &self.entries);
-        self.buffer.extend_from_slice(&index);
+        self.push(&index)?;
         self.flush()?;
+        let bytes = self.bytes();
+        if let Some(file) = &mut self.file {
+            // Without what fills the last block.
+            file.set_length(bytes)?;
+        }
         self.sync()?;
         self.file = None;
         let renamed = self.storage.rename(&self.file_name, &name(self.pack));
@@ -157,7 +174,7 @@ impl PackWriter {
         renamed?;
         Ok(Finished {
             pack: self.pack,
-            bytes: self.written,
+            bytes,
             entries: std::mem::take(&mut self.entries),
         })
     }

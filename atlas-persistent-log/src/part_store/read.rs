@@ -135,7 +135,7 @@ impl PartStore {
             false => pack::name(pack),
         };
         let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-        let Ok(bytes) = self.storage().read(&file, start, length) else {
+        let Ok(bytes) = self.storage().read_past_cache(&file, start, length) else {
             return;
         };
         let record = |one: &Wanted| {

@@ -1,5 +1,6 @@
 //! Real files in one directory, which is locked against a second process.
 
+use super::direct::{self, Direct};
 use super::{Operation, Storage, StorageError, StorageFile};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 const LOCK_FILE: &str = "lock";
 /// Memory for a read of so many bytes is taken without asking whether the file has them.
 const READ_BYTES_UNASKED: usize = 2 << 20;
+/// Fewer bytes are read through the page cache.
+const DIRECT_READ_BYTES_MIN: usize = 64 << 10;
 /// Files that are kept open to be read again.
 const READERS_MAX: usize = 64;
 
@@ -27,6 +30,8 @@ pub struct FileStorage {
     handle: File,
     /// Files that were read last.
     readers: Mutex<Readers>,
+    /// Those that were read past the page cache.
+    direct_readers: Mutex<Readers>,
     /// Held for its lock.
     _lock: Option<File>,
 }
@@ -46,6 +51,7 @@ impl FileStorage {
             directory,
             handle,
             readers: Mutex::default(),
+            direct_readers: Mutex::default(),
             _lock: Some(lock),
         })
     }
@@ -63,6 +69,7 @@ impl FileStorage {
             directory,
             handle,
             readers: Mutex::default(),
+            direct_readers: Mutex::default(),
             _lock: None,
         })
     }
@@ -79,14 +86,33 @@ impl FileStorage {
 
     /// A file to read from: one that is open already, or one that is opened now.
     fn reader(&self, name: &str) -> io::Result<Arc<File>> {
-        let changes = match self.readers.lock().find(name) {
-            Ok(file) => return Ok(file),
-            Err(changes) => changes,
-        };
-        let file = Arc::new(File::open(self.path(name))?);
-        self.readers.lock().keep(name, &file, changes);
-        Ok(file)
+        reader(&self.readers, name, || File::open(self.path(name)))
     }
+
+    /// As [`Self::reader`], to be read past the page cache.
+    fn direct_reader(&self, name: &str) -> io::Result<Arc<File>> {
+        let open = || direct::open(OpenOptions::new().read(true), &self.path(name));
+        reader(&self.direct_readers, name, open)
+    }
+
+    fn forget(&self, names: &[&str]) {
+        self.readers.lock().forget(names);
+        self.direct_readers.lock().forget(names);
+    }
+}
+
+fn reader(
+    readers: &Mutex<Readers>,
+    name: &str,
+    open: impl FnOnce() -> io::Result<File>,
+) -> io::Result<Arc<File>> {
+    let changes = match readers.lock().find(name) {
+        Ok(file) => return Ok(file),
+        Err(changes) => changes,
+    };
+    let file = Arc::new(open()?);
+    readers.lock().keep(name, &file, changes);
+    Ok(file)
 }
 
 /// Files open for reading, at most [`READERS_MAX`]: a transfer or a collection reads hundreds of thousands
@@ -219,7 +245,8 @@ impl Storage for FileStorage {
             .write(true)
             .open(&path)
             .map_err(|error| StorageError::io(Operation::Open, &path, error))?;
-        Ok(Box::new(OpenFile { file, path }))
+        let direct = Direct::default();
+        Ok(Box::new(OpenFile { file, path, direct }))
     }
 
     fn length(&self, name: &str) -> Result<u64, StorageError> {
@@ -246,18 +273,34 @@ impl Storage for FileStorage {
         Ok(buffer.into())
     }
 
+    fn read_past_cache(
+        &self,
+        name: &str,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<Bytes, StorageError> {
+        // Less is as well read as usual, and of more it is to be known first whether it is there.
+        if (DIRECT_READ_BYTES_MIN..=READ_BYTES_UNASKED).contains(&bytes)
+            && let Ok(file) = self.direct_reader(name)
+            && let Ok(read) = direct::read(&file, offset, bytes)
+        {
+            return Ok(read);
+        }
+        self.read(name, offset, bytes)
+    }
+
     fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
         let path = self.path(from);
         let renamed = fs::rename(&path, self.path(to));
         // Behind the change, and before anybody hears of it: what was opened until now is forgotten.
-        self.readers.lock().forget(&[from, to]);
+        self.forget(&[from, to]);
         renamed.map_err(|error| StorageError::io(Operation::Rename, path, error))
     }
 
     fn delete(&self, name: &str) -> Result<(), StorageError> {
         let path = self.path(name);
         let deleted = fs::remove_file(&path);
-        self.readers.lock().forget(&[name]);
+        self.forget(&[name]);
         deleted.map_err(|error| StorageError::io(Operation::Delete, path, error))
     }
 
@@ -277,6 +320,7 @@ impl Storage for FileStorage {
 struct OpenFile {
     file: File,
     path: PathBuf,
+    direct: Direct,
 }
 
 impl StorageFile for OpenFile {
@@ -284,6 +328,14 @@ impl StorageFile for OpenFile {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| StorageError::io(Operation::Write, &self.path, error))
+    }
+
+    fn write_past_cache(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        match self.direct.write(&self.path, offset, bytes) {
+            Some(Err(error)) => Err(StorageError::io(Operation::Write, &self.path, error)),
+            Some(Ok(())) => Ok(()),
+            None => self.write_at(offset, bytes),
+        }
     }
 
     fn set_length(&mut self, bytes: u64) -> Result<(), StorageError> {
@@ -302,6 +354,7 @@ impl StorageFile for OpenFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Blocks;
 
     fn storage() -> (tempfile::TempDir, FileStorage) {
         let dir = tempfile::tempdir().unwrap();
@@ -326,6 +379,36 @@ mod tests {
         assert!(read("b").unwrap_err().is_not_found());
         storage.write_atomically("b", b"third").unwrap();
         assert_eq!(read("b").unwrap(), "hird");
+    }
+
+    #[test]
+    fn what_goes_past_the_cache_and_what_goes_through_it_is_one_file() {
+        let (_dir, storage) = storage();
+        let mut file = storage.open("a").unwrap();
+        let mut blocks = Blocks::new(64 << 10);
+        let bytes: Vec<u8> = (0..200_001u32).map(|n| (n % 251) as u8).collect();
+        let (mut rest, mut written) = (&bytes[..], 0);
+        while !rest.is_empty() {
+            rest = blocks.push(rest);
+            file.write_past_cache(written, blocks.padded()).unwrap();
+            written += blocks.drop_whole() as u64;
+        }
+        file.set_length(bytes.len() as u64).unwrap();
+        file.write_at(100_000, b"later").unwrap();
+        let mut expected = bytes;
+        expected[100_000..100_005].copy_from_slice(b"later");
+        file.sync().unwrap();
+        for offset in [0, 1, 4095, 4096, 100_001, 199_999, 200_001, 1_000_000] {
+            for length in [0, 1, 65_536, 65_537, 100_000, 131_072, 400_000] {
+                let from = offset.min(expected.len());
+                let to = (offset + length).min(expected.len());
+                let read = storage.read_past_cache("a", offset as u64, length).unwrap();
+                assert_eq!(read, expected[from..to], "{length} bytes from {offset}");
+            }
+        }
+        storage.rename("a", "b").unwrap();
+        let gone = storage.read_past_cache("a", 0, 100_000).unwrap_err();
+        assert!(gone.is_not_found());
     }
 
     #[test]

@@ -43,6 +43,15 @@ impl Storage for ReadOnly {
         self.inner.read(name, offset, bytes)
     }
 
+    fn read_past_cache(
+        &self,
+        name: &str,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<Bytes, StorageError> {
+        self.inner.read_past_cache(name, offset, bytes)
+    }
+
     /// Left undone.
     fn rename(&self, _from: &str, _to: &str) -> Result<(), StorageError> {
         Ok(())
