@@ -4,13 +4,37 @@ mod many;
 
 use crate::bytes_serde::byte_string;
 use blake3::hazmat::HasherExt as _;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A BLAKE3 digest, 32 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest(pub [u8; 32]);
 
 byte_string!(Digest, 32);
+
+/// As byte strings are ordered. Nearly always the first eight bytes decide: so they are compared as a
+/// number first, which is several times as fast in a map of many digests.
+impl Ord for Digest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let begin = |digest: &Self| {
+            digest
+                .0
+                .first_chunk()
+                .map(|begin| u64::from_be_bytes(*begin))
+        };
+        match begin(self).cmp(&begin(other)) {
+            Ordering::Equal => self.0.cmp(&other.0),
+            unequal => unequal,
+        }
+    }
+}
+
+impl PartialOrd for Digest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Digest {
     /// The digest of plain bytes, without a context. For content that is only ever compared with
@@ -149,6 +173,24 @@ mod tests {
                 *hasher.finalize().as_bytes(),
                 "{lengths:?}"
             );
+        }
+    }
+
+    #[test]
+    fn digests_are_ordered_as_their_bytes_are() {
+        let values = [0, 1, 127, 128, 255];
+        let places = [0, 1, 7, 8, 31];
+        let one = |(place, value): (usize, u8)| {
+            let mut bytes = [9; 32];
+            bytes[place] = value;
+            bytes
+        };
+        let all = places.into_iter().flat_map(|p| values.map(|v| (p, v)));
+        let all: Vec<[u8; 32]> = all.map(one).collect();
+        for a in &all {
+            for b in &all {
+                assert_eq!(Digest(*a).cmp(&Digest(*b)), a.cmp(b), "{a:?} {b:?}");
+            }
         }
     }
 

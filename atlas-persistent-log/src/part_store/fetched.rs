@@ -1,16 +1,18 @@
 //! What a transfer has fetched, in memory besides on the disk.
 
+use super::digest_map::{DigestMap, Keyed};
 use super::store::PartStore;
 use atlas_common::Digest;
 use atlas_common::parts::{Blob, StateDescriptor};
-use std::collections::HashMap;
+
+/// Room for more blobs is made as they come: 40 MiB, and as much in the index.
+const BLOBS_EXPECTED_MAX: usize = 1 << 19;
 
 /// Blobs of a state that came from peers: whoever takes it over needs not read them back and check them
 /// once more. At most as many bytes as the state has.
 #[derive(Debug, Default)]
 pub struct Fetched {
-    /// Never iterated where order could show.
-    blobs: HashMap<Digest, Blob>,
+    blobs: DigestMap<Blob>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -20,8 +22,9 @@ impl Fetched {
     pub(super) fn of(target: &StateDescriptor) -> Self {
         let pages = target.pages.iter().map(|page| u64::from(page.bytes));
         Self {
+            blobs: DigestMap::with_capacity_and_hasher(expected(target), Keyed::default()),
+            bytes: 0,
             bytes_max: target.total_bytes.saturating_add(pages.sum()),
-            ..Self::default()
         }
     }
 
@@ -49,6 +52,14 @@ impl Fetched {
     pub fn is_empty(&self) -> bool {
         self.blobs.is_empty()
     }
+}
+
+/// How many blobs a transfer of this state brings at most, as far as room is made for them before.
+pub(super) fn expected(target: &StateDescriptor) -> usize {
+    let blobs = target.parts.saturating_add(target.pages.len() as u64);
+    usize::try_from(blobs)
+        .unwrap_or(BLOBS_EXPECTED_MAX)
+        .min(BLOBS_EXPECTED_MAX)
 }
 
 impl PartStore {

@@ -1,9 +1,10 @@
 //! What is in memory of a store: where each blob lies.
 
+use super::digest_map::DigestMap;
 use super::pack::Finished;
 use super::record::{Entry, Place};
 use atlas_common::Digest;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a blob lies.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +53,7 @@ pub(super) enum Marked {
 /// All blobs and packs.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Never iterated where order could show.
-    blobs: HashMap<Digest, Located>,
+    blobs: DigestMap<Located>,
     pub(super) packs: BTreeMap<u64, Pack>,
     /// Blobs whose records are known to be damaged.
     damaged: BTreeSet<Digest>,
@@ -88,6 +88,11 @@ impl Index {
         for entry in &finished.entries {
             self.add_blob(finished.pack, *entry);
         }
+    }
+
+    /// Makes room for so many blobs more, where that is known before: a table that grows is filled anew.
+    pub(super) fn reserve(&mut self, blobs: usize) {
+        self.blobs.reserve(blobs);
     }
 
     /// Of several copies of a blob the newest counts: an older one may be damaged.
@@ -127,7 +132,8 @@ impl Index {
 
     /// Whether a blob is here, and not known to be damaged.
     pub(super) fn has(&self, digest: &Digest) -> bool {
-        self.blobs.contains_key(digest) && !self.damaged.contains(digest)
+        let is_damaged = !self.damaged.is_empty() && self.damaged.contains(digest);
+        !is_damaged && self.blobs.contains_key(digest)
     }
 
     /// Remembers that the copy in this pack is damaged.

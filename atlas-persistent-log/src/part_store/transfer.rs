@@ -1,7 +1,7 @@
 //! Blobs that come from peers: of a state that is fetched, or in place of damaged ones.
 
 use super::error::StoreError;
-use super::fetched::Fetched;
+use super::fetched::{self, Fetched};
 use super::index::Pack;
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
 use super::pack::{self, PackWriter};
@@ -39,6 +39,7 @@ impl PartStore {
             meta::write_target(self.storage(), &self.inner.options.genesis, target)?;
             self.inner.checkpoints.lock().target = Some(Arc::new(target.clone()));
             *self.inner.fetched.lock() = Fetched::of(target);
+            self.inner.index.write().reserve(fetched::expected(target));
             Ok(())
         })
     }

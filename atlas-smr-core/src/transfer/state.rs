@@ -126,7 +126,7 @@ pub struct LookedUp {
     pub ticket: u64,
     /// The blobs of [`Lookup::pages`], in order, as far as they are there and whole.
     pub pages: Vec<Option<Bytes>>,
-    /// Those of [`Lookup::parts`] that are not there.
+    /// Those of [`Lookup::parts`] that are not there, in order.
     pub missing: Vec<Digest>,
 }
 

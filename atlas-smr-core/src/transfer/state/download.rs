@@ -22,14 +22,15 @@ pub const IN_FLIGHT_MAX: u64 = 16 << 20;
 const SHARE_MIN: usize = 8;
 /// A peer that was too slow this often in a row is left alone for a while.
 const STRIKES_MAX: u32 = 3;
-/// Of each peer, how many of the blobs that it was asked for last are remembered: more than are asked
-/// at a time, since the network may bring an answer late or twice.
+/// Of each peer, how many of the blobs that it was asked for last are remembered, and in how many requests:
+/// more than are asked at a time, since the network may bring an answer late or twice.
 const ASKED_MAX: usize = 2 * REQUESTS_PER_PEER * ANSWER_DIGESTS_MAX;
+const ASKED_REQUESTS_MAX: usize = 8 * REQUESTS_PER_PEER;
 
 #[derive(Debug)]
 struct Request {
-    /// What has not come yet, with the sizes.
-    open: BTreeMap<Digest, u32>,
+    /// What has not come yet, in the order in which it was asked for, and should come.
+    open: VecDeque<PartRef>,
     /// The sizes together.
     bytes: u64,
     deadline: Time,
@@ -43,10 +44,48 @@ struct Peer {
     source: bool,
     window: u64,
     requests: Vec<Request>,
-    asked: BTreeSet<Digest>,
-    asked_in_order: VecDeque<Digest>,
+    asked: Asked,
     /// Blobs that it says it has not got.
     lacks: BTreeSet<Digest>,
+}
+
+impl Request {
+    fn settle(&mut self, index: usize) {
+        if let Some(part) = self.open.remove(index) {
+            self.bytes = self.bytes.saturating_sub(u64::from(part.bytes));
+        }
+    }
+}
+
+/// What a peer was asked for last, also what it has sent.
+#[derive(Debug, Default)]
+struct Asked {
+    /// The digests of each request, sorted; the oldest request first.
+    requests: VecDeque<Vec<Digest>>,
+    digests: usize,
+}
+
+impl Asked {
+    fn remember(&mut self, mut digests: Vec<Digest>) {
+        digests.sort_unstable();
+        self.digests += digests.len();
+        self.requests.push_back(digests);
+        while self.digests > ASKED_MAX || self.requests.len() > ASKED_REQUESTS_MAX {
+            let Some(oldest) = self.requests.pop_front() else {
+                return;
+            };
+            self.digests -= oldest.len();
+        }
+    }
+
+    fn contains(&self, digest: &Digest) -> bool {
+        let has = |request: &Vec<Digest>| request.binary_search(digest).is_ok();
+        self.requests.iter().any(has)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
 }
 
 impl Default for Peer {
@@ -57,8 +96,7 @@ impl Default for Peer {
             source: false,
             window: WINDOW_FIRST,
             requests: Vec::new(),
-            asked: BTreeSet::new(),
-            asked_in_order: VecDeque::new(),
+            asked: Asked::default(),
             lacks: BTreeSet::new(),
         }
     }
@@ -73,22 +111,18 @@ impl Peer {
         self.source && self.requests.len() < REQUESTS_PER_PEER && self.in_flight() < self.window
     }
 
-    fn remember(&mut self, digest: Digest) {
-        if self.asked.insert(digest) {
-            self.asked_in_order.push_back(digest);
-        }
-        if self.asked_in_order.len() > ASKED_MAX
-            && let Some(oldest) = self.asked_in_order.pop_front()
-        {
-            self.asked.remove(&oldest);
-        }
-    }
-
     /// Ends the wait for a blob. True when it was waited for.
     fn settle(&mut self, digest: &Digest) -> bool {
+        let is_it = |part: &PartRef| part.digest == *digest;
+        // What comes in order is the next of some request.
+        let next = |request: &Request| request.open.front().is_some_and(is_it);
+        if let Some(request) = self.requests.iter_mut().find(|request| next(request)) {
+            request.settle(0);
+            return true;
+        }
         for request in &mut self.requests {
-            if let Some(bytes) = request.open.remove(digest) {
-                request.bytes -= u64::from(bytes);
+            if let Some(index) = request.open.iter().position(is_it) {
+                request.settle(index);
                 return true;
             }
         }
@@ -109,8 +143,7 @@ impl Peer {
 }
 
 fn references(requests: impl Iterator<Item = Request>) -> impl Iterator<Item = PartRef> {
-    let open = requests.flat_map(|request| request.open);
-    open.map(|(digest, bytes)| PartRef { digest, bytes })
+    requests.flat_map(|request| request.open)
 }
 
 /// Fetches blobs that are wanted from the peers that may be asked.
@@ -296,10 +329,10 @@ impl Download {
             return;
         };
         let digests: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
-        digests.iter().for_each(|digest| peer.remember(*digest));
+        peer.asked.remember(digests.clone());
         let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
         peer.requests.push(Request {
-            open: parts.iter().map(|part| (part.digest, part.bytes)).collect(),
+            open: parts.iter().copied().collect(),
             bytes,
             deadline: peer.patience.deadline(now),
         });
@@ -332,11 +365,10 @@ impl Download {
         let (mut good, mut bad) = (Vec::new(), 0);
         for blob in Blob::of_all(blobs) {
             let (digest, bytes) = (blob.digest(), blob.bytes().len() as u64);
-            if !peer.asked.contains(&digest) {
+            if !peer.settle(&digest) && !peer.asked.contains(&digest) {
                 bad += 1;
                 continue;
             }
-            peer.settle(&digest);
             // What is not wanted came late, or twice.
             if self.wanted.remove(&digest).is_some() {
                 self.unkept += bytes;

@@ -3,7 +3,7 @@
 use super::{FetchedState, LookedUp, Lookup};
 use atlas_common::Digest;
 use atlas_common::parts::{Blob, PartRef, PartsError};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Pages that are looked up or fetched at a time.
 const PAGES_AT_ONCE: usize = 256;
@@ -139,12 +139,13 @@ impl Plan {
                 None => findings.missing_pages.extend(self.page_reference(digest)),
             }
         }
-        let missing: BTreeSet<Digest> = found.missing.into_iter().collect();
+        let mut missing = found.missing.into_iter().peekable();
         for digest in asked.parts {
+            let is_missing = missing.next_if_eq(&digest).is_some();
             let Some(part) = self.parts.get(&digest).copied() else {
                 continue;
             };
-            if missing.contains(&digest) {
+            if is_missing {
                 let bytes = part.bytes;
                 findings.missing_parts.push(PartRef { digest, bytes });
             } else {
