@@ -1,6 +1,7 @@
 //! An ordered map whose checkpoints cost what has changed.
 
 mod checkpoint;
+mod index;
 mod overlay;
 mod part;
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn write_head(tree: &Tree, out: &mut PartWriter) -> Result<(), SnapshotError> {
 }
 
 fn write_part(part: &Part, out: &mut PartWriter) -> Result<(), SnapshotError> {
-    let bytes = part.bytes().clone();
+    let bytes = part.bytes();
     if bytes.len() <= out.chunk_bytes() {
         out.part(bytes, Some(part.digest()))
     } else {

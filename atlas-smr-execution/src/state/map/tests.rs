@@ -15,13 +15,27 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 const CHUNK: usize = 1 << 20;
 
 fn cut(map: &DivisibleMap, chunk_bytes: usize) -> (Vec<PartRef>, Vec<Bytes>) {
+    cut_frozen(&map.freeze(), chunk_bytes)
+}
+
+fn cut_frozen(frozen: &FrozenMap, chunk_bytes: usize) -> (Vec<PartRef>, Vec<Bytes>) {
     let mut writer = PartWriter::keeping(chunk_bytes);
-    map.freeze().write_parts(&mut writer).unwrap();
+    frozen.write_parts(&mut writer).unwrap();
     writer.finish()
 }
 
 fn root(map: &DivisibleMap) -> Digest {
-    StateDescriptor::cut(&cut(map, CHUNK).0).unwrap().0.root()
+    root_of(&map.freeze())
+}
+
+fn root_of(frozen: &FrozenMap) -> Digest {
+    let (refs, parts) = cut_frozen(frozen, CHUNK);
+    assert!(
+        refs.iter()
+            .zip(&parts)
+            .all(|(part, bytes)| part.matches(bytes))
+    );
+    StateDescriptor::cut(&refs).unwrap().0.root()
 }
 
 /// What was replaced since is nobody's but the frozen map's: each part is freed behind the next.
@@ -78,8 +92,8 @@ fn check(map: &DivisibleMap) {
     assert_eq!(total as u64, map.tree.len());
     for part in map.tree.parts() {
         assert!(part.size() <= map.tree.part_bytes() || part.len() == 1);
-        assert_eq!(part.digest(), Digest::of(part.bytes()));
-        Part::check(part.bytes().clone(), None).unwrap();
+        assert_eq!(part.digest(), Digest::of(&part.bytes()));
+        Part::check(part.bytes(), None).unwrap();
     }
 }
 
@@ -157,7 +171,9 @@ fn write(map: &mut DivisibleMap, model: &mut Model, op: &Op) {
 /// A map and its model, and forks of it, each of the one before.
 struct Run {
     levels: Vec<(DivisibleMap, Model, Vec<Op>)>,
-    held: Vec<DivisibleMap>,
+    /// Clones and frozen maps, which nothing that is done later may change.
+    held: Vec<(DivisibleMap, Model)>,
+    frozen: Vec<(FrozenMap, Digest)>,
 }
 
 impl Run {
@@ -167,8 +183,8 @@ impl Run {
         write(map, model, op);
         match op {
             Op::Insert(..) | Op::Remove(_) => done.push(op.clone()),
-            Op::Clone => self.held.push(map.clone()),
-            Op::Freeze => drop(cut(map, CHUNK)),
+            Op::Clone => self.held.push((map.clone(), model.clone())),
+            Op::Freeze => self.frozen.push((map.freeze(), root(map))),
             Op::Thaw if forks == 0 => {
                 *map = thaw(&cut(map, CHUNK).1).unwrap();
             }
@@ -196,7 +212,7 @@ proptest! {
         bounds in (key(), key()),
     ) {
         let fresh = || DivisibleMap::with_part_bytes(64);
-        let mut run = Run { levels: vec![(fresh(), Model::new(), Vec::new())], held: Vec::new() };
+        let mut run = Run { levels: vec![(fresh(), Model::new(), Vec::new())], held: Vec::new(), frozen: Vec::new() };
         for op in &ops {
             run.step(op);
         }
@@ -218,6 +234,12 @@ proptest! {
                 let expected = model.keys().filter(inside).map(|key| &key[..]);
                 prop_assert!(found.eq(expected), "{:?}", (start, end));
             }
+        }
+        for (map, model) in &run.held {
+            prop_assert_eq!(&entries(map), model);
+        }
+        for (frozen, before) in &run.frozen {
+            prop_assert_eq!(root_of(frozen), *before);
         }
         // The same writes without any clone, fork or thaw in between.
         let (map, _, done) = &run.levels[0];
