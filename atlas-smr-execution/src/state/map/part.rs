@@ -88,9 +88,14 @@ impl Part {
         *self.digest.get_or_init(|| Digest::of(&self.bytes()))
     }
 
-    #[cfg(test)]
+    /// Whether its digest is known.
     pub(super) fn is_hashed(&self) -> bool {
         self.digest.get().is_some()
+    }
+
+    /// Takes over its digest, of the bytes as they are.
+    pub(super) fn hashed(&self, digest: Digest) {
+        self.digest.get_or_init(|| digest);
     }
 
     /// Where entry `index` ends in the packed entries; 0 for the end of none.
