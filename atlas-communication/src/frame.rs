@@ -7,10 +7,10 @@ use thiserror::Error;
 /// How many bytes precede a frame.
 pub(crate) const HEADER_BYTES: usize = 4;
 
-/// A frame shorter than this is copied out of the read buffer, a longer one shares it. A short frame
-/// that somebody keeps would else pin a whole buffer; at this length copying also costs no more than
-/// sharing.
-const SHARE_BYTES_MIN: usize = 4 << 10;
+/// A frame shorter than this is copied out of the read buffer, a longer one shares it. One that shares it
+/// and is kept (a batch, until the next checkpoint) keeps all of the buffer, which must not be many
+/// times as large; and the next read then needs fresh memory, which costs more than the copy.
+const SHARE_BYTES_MIN: usize = READ_BYTES_MAX;
 
 /// The first size of a read buffer. It doubles while reads fill it, so that thousands of quiet
 /// connections stay small.
@@ -201,6 +201,22 @@ mod tests {
         drop(frames);
         feed(&mut buffer, &framed(&[vec![3; 9]])).unwrap();
         assert!(buffer.bytes.capacity() <= READ_BYTES_MAX + PROMISE_BYTES_MAX);
+    }
+
+    #[test]
+    fn frames_that_are_kept_leave_the_buffer_to_the_next_ones() {
+        let mut buffer = FrameBuffer::new(1 << 20);
+        let frame = vec![5; READ_BYTES_MAX / 2];
+        let mut kept = feed(&mut buffer, &framed(&vec![frame.clone(); 20])).unwrap();
+        assert!(kept.iter().all(|kept| *kept == frame));
+        let mut places = Vec::new();
+        for _ in 0..20 {
+            kept.extend(feed(&mut buffer, &framed(std::slice::from_ref(&frame))).unwrap());
+            places.push(buffer.space().as_ptr() as usize);
+        }
+        assert_eq!(kept.len(), 40);
+        let spread = places.iter().max().unwrap() - places.iter().min().unwrap();
+        assert!(spread < 4 * READ_BYTES_MAX, "{spread}");
     }
 
     proptest! {

@@ -43,6 +43,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     report("writes, each on a fork", time);
 
+    // As while a checkpoint is being written: what it holds must not change.
+    let (before, frozen) = (resident_bytes(), map.freeze());
+    let tenth = &order[..order.len() / 10];
+    let time = timed(|| tenth.iter().try_for_each(|n| write(&mut map, *n, 5)))?;
+    println!(
+        "{:>12.0} overwrites/s of each tenth key beside a frozen map",
+        tenth.len() as f64 / time.as_secs_f64()
+    );
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        let each = after.saturating_sub(before) / tenth.len() as u64;
+        println!("{each:>12} bytes of memory for each of them");
+    }
+    drop(frozen);
+
     for what in ["whole", "after 1% of the keys"] {
         let start = Instant::now();
         let frozen = map.freeze();

@@ -1,6 +1,7 @@
 //! An ordered map whose checkpoints cost what has changed.
 
 mod checkpoint;
+mod index;
 mod overlay;
 mod part;
 #[cfg(test)]
@@ -40,8 +41,9 @@ pub const PART_BYTES_MAX: usize = 1 << 20;
 ///   hashed at every checkpoint.
 /// - Small parts cost a little more memory (some 170 bytes for each), large ones more bytes per
 ///   checkpoint when writes are scattered: a changed entry is a changed part.
-/// - Clones, forks and checkpoints take constant time and share all parts; a write copies the one part
-///   that it changes.
+/// - Clones, forks and checkpoints take constant time and share all parts. A write changes a part that
+///   nobody else holds; beside one that somebody does it lays the new value, and after some such values,
+///   or an entry more or less, it copies the part.
 /// - Where parts are cut follows from the writes in their order, so that replicas that did the same
 ///   have equal parts, whatever they cloned, forked or thawed in between. Two maps with equal entries
 ///   that were written in another order are equal, but may be cut differently.

@@ -20,6 +20,9 @@ const HEAD_BYTES: usize = 4 + 4 + 8 + 8;
 const BYTES_MAX: usize =
     HEADER_BYTES + super::part::ENTRY_BYTES + super::KEY_BYTES_MAX + VALUE_BYTES_MAX;
 
+/// Parts that are hashed together: enough to fill a processor's lanes, and few to be held longer for it.
+const GROUP_PARTS: usize = 64;
+
 /// A [`DivisibleMap`] held still.
 #[derive(Debug)]
 pub struct FrozenMap(pub(super) Tree);
@@ -27,18 +30,17 @@ pub struct FrozenMap(pub(super) Tree);
 impl FrozenState for FrozenMap {
     fn write_parts(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
         write_head(&self.0, out)?;
-        self.0.parts().try_for_each(|part| write_part(part, out))
+        write_groups(self.0.parts().map(Arc::clone), out)
     }
 
-    /// The tree goes first, so that execution need not copy its nodes for long, and then part after part.
+    /// The tree goes first, so that execution need not copy its nodes for long, and then the parts, one
+    /// group after the other.
     fn into_parts(self: Box<Self>, out: &mut PartWriter) -> Result<(), SnapshotError> {
         let Self(tree) = *self;
         write_head(&tree, out)?;
         let parts: Vec<Arc<Part>> = tree.parts().map(Arc::clone).collect();
         drop(tree);
-        parts
-            .into_iter()
-            .try_for_each(|part| write_part(&part, out))
+        write_groups(parts.into_iter(), out)
     }
 }
 
@@ -51,8 +53,30 @@ fn write_head(tree: &Tree, out: &mut PartWriter) -> Result<(), SnapshotError> {
     write_pieces(head.into(), out)
 }
 
-fn write_part(part: &Part, out: &mut PartWriter) -> Result<(), SnapshotError> {
-    let bytes = part.bytes().clone();
+fn write_groups(
+    mut parts: impl Iterator<Item = Arc<Part>>,
+    out: &mut PartWriter,
+) -> Result<(), SnapshotError> {
+    loop {
+        let group: Vec<Arc<Part>> = parts.by_ref().take(GROUP_PARTS).collect();
+        if group.is_empty() {
+            return Ok(());
+        }
+        let bytes: Vec<Bytes> = group.iter().map(|part| part.bytes()).collect();
+        let fits = |bytes: &Bytes| bytes.len() <= out.chunk_bytes();
+        let to_hash = group.iter().zip(&bytes);
+        let to_hash = to_hash.filter(|(part, bytes)| !part.is_hashed() && fits(bytes));
+        let (unhashed, their_bytes): (Vec<_>, Vec<_>) = to_hash.unzip();
+        for (part, digest) in unhashed.iter().zip(Digest::of_all(&their_bytes)) {
+            part.hashed(digest);
+        }
+        for (part, bytes) in group.iter().zip(bytes) {
+            write_part(part, bytes, out)?;
+        }
+    }
+}
+
+fn write_part(part: &Part, bytes: Bytes, out: &mut PartWriter) -> Result<(), SnapshotError> {
     if bytes.len() <= out.chunk_bytes() {
         out.part(bytes, Some(part.digest()))
     } else {

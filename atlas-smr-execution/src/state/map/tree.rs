@@ -6,17 +6,16 @@
 //! leave room. (Cuts that follow from the keys alone would need no order, but whoever chooses the keys
 //! could then see to it that one write moves all cuts behind it.)
 
+use super::index::PartIndex;
 use super::part::{Entry, HEADER_BYTES, Part, entry_bytes};
 use bytes::Bytes;
-use imbl::OrdMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 /// Entries in parts. A clone takes constant time and shares all parts.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
-    /// By the first key of each.
-    parts: OrdMap<Arc<[u8]>, Arc<Part>>,
+    parts: PartIndex,
     len: u64,
     part_bytes: usize,
 }
@@ -24,7 +23,7 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(part_bytes: usize) -> Self {
         Self {
-            parts: OrdMap::new(),
+            parts: PartIndex::new(),
             len: 0,
             part_bytes,
         }
@@ -38,51 +37,46 @@ impl Tree {
         self.part_bytes
     }
 
-    pub(super) fn parts_len(&self) -> usize {
+    pub(super) const fn parts_len(&self) -> usize {
         self.parts.len()
     }
 
-    pub(super) fn parts(&self) -> impl DoubleEndedIterator<Item = &Arc<Part>> {
-        self.parts.values()
-    }
-
-    /// The part that a key is in, if it is in any.
-    fn part_of(&self, key: &[u8]) -> Option<&Arc<Part>> {
-        self.parts.get_prev(key).map(|(_, part)| part)
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.parts.iter()
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let part = self.part_of(key)?;
+        let part = self.parts.floor(key)?;
         let index = part.search(key).ok()?;
         Some(part.entry(index).1)
     }
 
     pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
-        let found = self.part_of(key).or_else(|| {
-            // In front of all others.
-            self.parts.get_min().map(|(_, part)| part)
-        });
-        let Some(part) = found.map(Arc::clone) else {
-            self.len += 1;
-            self.put(Part::of((key, value)));
-            return None;
-        };
-        match part.search(key) {
-            Ok(index) => {
-                let previous = part.value(index);
-                let new = part.splice(index..index + 1, Some((key, value)));
-                self.replace(&part, new);
-                Some(previous)
+        if let Some(part) = self.parts.floor_mut(key)
+            && let Ok(index) = part.search(key)
+        {
+            let previous = Bytes::copy_from_slice(part.entry(index).1);
+            let size = part.size_with(index, value);
+            if size <= self.part_bytes && size >= self.part_bytes / 4 {
+                Part::overwrite(part, index, value);
+            } else {
+                let old = Part::plain(part);
+                self.replace(&old, old.splice(index..index + 1, Some((key, value))));
             }
-            Err(index) => {
-                self.len += 1;
-                self.add(&part, index, (key, value));
-                None
-            }
+            return Some(previous);
         }
+        self.len += 1;
+        // A key in front of all others goes into the first part.
+        let found = self.parts.floor(key).or_else(|| self.parts.first());
+        match found.map(Part::plain) {
+            Some(part) => self.add(&part, (key, value)),
+            None => self.put(Part::of((key, value))),
+        }
+        None
     }
 
-    fn add(&mut self, part: &Part, index: usize, entry: Entry<'_>) {
+    fn add(&mut self, part: &Part, entry: Entry<'_>) {
+        let index = part.search(entry.0).unwrap_or_else(|index| index);
         let size = part.size() + entry_bytes(entry.0, entry.1);
         if size > self.part_bytes && index == part.len() {
             self.put(Part::of(entry));
@@ -93,9 +87,9 @@ impl Tree {
     }
 
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Bytes> {
-        let part = Arc::clone(self.part_of(key)?);
+        let part = Part::plain(self.parts.floor(key)?);
         let index = part.search(key).ok()?;
-        let previous = part.value(index);
+        let previous = Bytes::copy_from_slice(part.entry(index).1);
         self.len -= 1;
         if part.len() == 1 {
             self.parts.remove(key);
@@ -122,12 +116,7 @@ impl Tree {
     }
 
     fn put(&mut self, part: Part) {
-        let part = Arc::new(part);
-        if let Some(place) = self.parts.get_mut(part.first_key()) {
-            *place = part;
-        } else {
-            self.parts.insert(part.first_key().into(), part);
-        }
+        self.parts.insert(Arc::new(part));
     }
 
     /// Puts in a part in pieces that are small enough, or of one entry.
@@ -145,24 +134,20 @@ impl Tree {
     /// Joins a part of less than a quarter with a neighbour, if both fit into three quarters: so
     /// neither is cut or joined again at once.
     fn balance(&mut self, first: &[u8]) {
-        let small = match self.parts.get(first) {
-            Some(part) if part.size() < self.part_bytes / 4 => Arc::clone(part),
+        let small = match self.parts.floor(first) {
+            Some(part) if part.size() < self.part_bytes / 4 => Part::plain(part),
             _ => return,
         };
         let fits =
             |part: &Part| small.size() + part.size() - HEADER_BYTES <= self.part_bytes / 4 * 3;
-        let behind = (Bound::Excluded(first), Bound::Unbounded);
-        let next = self.parts.range::<_, [u8]>(behind).next();
-        if let Some(next) = next.map(|(_, part)| part).filter(|part| fits(part)) {
-            let next = Arc::clone(next);
+        if let Some(next) = self.parts.after(first).filter(|part| fits(part)) {
+            let next = Part::plain(next);
             self.parts.remove(next.first_key());
             self.put(small.join(&next));
             return;
         }
-        let before = (Bound::Unbounded, Bound::Excluded(first));
-        let previous = self.parts.range::<_, [u8]>(before).next_back();
-        if let Some(previous) = previous.map(|(_, part)| part).filter(|part| fits(part)) {
-            let joined = previous.join(&small);
+        if let Some(previous) = self.parts.before(first).filter(|part| fits(part)) {
+            let joined = Part::plain(previous).join(&small);
             self.parts.remove(first);
             self.put(joined);
         }
@@ -170,7 +155,7 @@ impl Tree {
 
     /// Puts a part behind all others, when its keys are behind theirs.
     pub(super) fn push(&mut self, part: Part) -> bool {
-        if let Some((_, last)) = self.parts.get_max()
+        if let Some(last) = self.parts.last()
             && last.key(last.len() - 1) >= part.first_key()
         {
             return false;
@@ -185,20 +170,16 @@ impl Tree {
         &'a self,
         (start, end): (Bound<&'a [u8]>, Bound<&'a [u8]>),
     ) -> impl Iterator<Item = Entry<'a>> {
-        let first = match start {
-            Bound::Included(key) | Bound::Excluded(key) => self.parts.get_prev(key),
-            Bound::Unbounded => None,
+        let (parts, mut skip) = match start {
+            Bound::Unbounded => (self.parts.iter(), 0),
+            Bound::Included(key) | Bound::Excluded(key) => {
+                let behind = |index| index + usize::from(matches!(start, Bound::Excluded(_)));
+                let found = self.parts.floor(key).map(|part| part.search(key));
+                let skip = found.map_or(0, |found| found.map_or_else(|index| index, behind));
+                (self.parts.iter_from(key), skip)
+            }
         };
-        let from = first.map_or(Bound::Unbounded, |(key, _)| Bound::Included(&**key));
-        let mut skip = first.map_or(0, |(_, part)| match start {
-            Bound::Included(key) => part.search(key).unwrap_or_else(|index| index),
-            Bound::Excluded(key) => part
-                .search(key)
-                .map_or_else(|index| index, |index| index + 1),
-            Bound::Unbounded => 0,
-        });
-        let parts = self.parts.range::<_, [u8]>((from, Bound::Unbounded));
-        let entries = parts.flat_map(move |(_, part)| {
+        let entries = parts.flat_map(move |part| {
             let from = std::mem::take(&mut skip);
             (from..part.len()).map(|index| part.entry(index))
         });
@@ -211,7 +192,7 @@ impl Tree {
 
     /// All entries, the last first.
     pub(super) fn reversed(&self) -> impl Iterator<Item = Entry<'_>> {
-        let parts = self.parts.values().rev();
+        let parts = self.parts.iter_back();
         parts.flat_map(|part| (0..part.len()).rev().map(|index| part.entry(index)))
     }
 }
