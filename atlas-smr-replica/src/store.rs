@@ -127,7 +127,7 @@ impl JobError {
     }
 }
 
-/// What was written of the executor's own checkpoints since the start.
+/// What was written of checkpoints since the start: of the executor's own, unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckpointFigures {
     /// How many were written.
@@ -141,6 +141,8 @@ pub struct CheckpointFigures {
     pub parts: u64,
     /// Their bytes: the size of the state.
     pub state_bytes: u64,
+    /// How many states from peers became durable checkpoints.
+    pub fetched: u64,
 }
 
 /// Does what is to be done with the checkpoint store. Clones are handles to the same store.
@@ -300,6 +302,7 @@ impl StoreKeeper {
         };
         match stored {
             Ok(()) => {
+                self.figures.lock().fetched += 1;
                 self.store.retire(seq)?;
                 Ok(StoreEvent::Installed(state))
             }

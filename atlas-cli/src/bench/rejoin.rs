@@ -1,14 +1,16 @@
-//! A replica that comes back: after a while away, and with an empty disk.
+//! A replica that comes back: after a while away, and with an empty disk, under load and without.
 
-use super::callers::Callers;
-use super::timed::{Load, Target};
-use super::watch::Standing;
+mod report;
+
+use super::timed::Load;
+use super::watch::{Pages, Standing};
 use super::{Arguments, Replicas, probes};
 use anyhow::{Context, Result, bail};
 use atlas_smr::config::NodeConfig;
 use atlas_smr::{Client, ProtocolRegistry, config::Initialised};
-use serde::Serialize;
-use std::fmt;
+pub(super) use report::RejoinReport;
+use report::{Probes, Return, Returns, Transfer};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often replicas are looked at.
@@ -19,50 +21,6 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 const BACK_WITHIN: Duration = Duration::from_secs(600);
 /// How long the cluster may take until a first checkpoint holds the whole table.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(600);
-/// What rejoining from nothing must reach of the lesser probe.
-const SHARE: f64 = 0.4;
-
-/// One return.
-#[derive(Debug, Serialize)]
-pub(super) struct Return {
-    /// From the start of the process until it serves, with nothing left to fetch.
-    seconds: f64,
-    /// Bytes of parts and pages that it fetched.
-    fetched_bytes: u64,
-    /// Decisions that it fetched.
-    decisions_fetched: u64,
-    /// States that it took over from peers.
-    states_installed: u64,
-    /// Fetched bytes in percent of the state.
-    fetched_percent: f64,
-    /// Bytes of state fetched per second, from the start until it served.
-    bytes_per_second: f64,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct RejoinReport {
-    protocol: String,
-    replicas: usize,
-    durability: String,
-    cores: usize,
-    seed: u64,
-    state: String,
-    entries: u64,
-    touched_entries: u64,
-    state_bytes: u64,
-    rate: Option<f64>,
-    peak_ops_per_second: Option<f64>,
-    pub(super) operations: usize,
-    pub(super) errors: u64,
-    away_seconds: u64,
-    after_away: Return,
-    from_nothing: Return,
-    tls_bytes_per_second: f64,
-    disk_bytes_per_second: f64,
-    /// The rate of `from_nothing` by the lesser of the two above.
-    share: f64,
-}
-
 pub(super) async fn run(
     arguments: &Arguments,
     files: &Initialised,
@@ -88,11 +46,15 @@ pub(super) async fn run(
     let mut load = Load::prepare(arguments, files, replicas, clients, seed).await?;
     let target = load.target().await?;
     let callers = load.start(target.rate);
-    let pages = load.pages.clone();
+    let back = Back {
+        pages: load.pages.clone(),
+        interval: load.interval,
+        replica,
+    };
     drop(load);
-    let back = Back { pages, replica };
     let state_bytes = back.whole_checkpoint(arguments).await?;
 
+    back.quiet().await?;
     replicas.processes()?.kill(replica)?;
     tokio::time::sleep(Duration::from_secs(arguments.options.away_seconds)).await;
     let after_away = back.rejoin(replicas, state_bytes).await?;
@@ -100,62 +62,27 @@ pub(super) async fn run(
         "after {} s away: {after_away}",
         arguments.options.away_seconds
     );
-
-    replicas.processes()?.kill(replica)?;
-    std::fs::remove_dir_all(&data_dir)
-        .with_context(|| format!("cannot remove {}", data_dir.display()))?;
-    let from_nothing = back.rejoin(replicas, state_bytes).await?;
-    eprintln!("from nothing: {from_nothing}");
-    report(
-        arguments,
-        replicas.len(),
-        seed,
-        target,
-        callers,
-        (state_bytes, after_away, from_nothing),
-        (tls, disk),
-    )
-    .await
-}
-
-async fn report(
-    arguments: &Arguments,
-    replicas: usize,
-    seed: u64,
-    target: Target,
-    callers: Callers,
-    (state_bytes, after_away, from_nothing): (u64, Return, Return),
-    (tls, disk): (f64, f64),
-) -> Result<RejoinReport> {
+    let under_load = back.emptied(replicas, &data_dir, state_bytes).await?;
+    eprintln!("from nothing, under the load: {under_load}");
     let seen = callers.stop().await?;
-    let options = &arguments.options;
-    let state = options.state.map(|kind| kind.to_string());
-    Ok(RejoinReport {
-        protocol: arguments.protocol.clone(),
-        replicas,
-        durability: arguments.durability.to_string(),
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        seed,
-        state: state.unwrap_or_default(),
-        entries: options.state_entries,
-        touched_entries: options.touched_entries(),
-        state_bytes,
-        rate: target.rate,
-        peak_ops_per_second: target.peak,
-        operations: seen.samples.len(),
-        errors: seen.errors,
-        away_seconds: options.away_seconds,
-        share: from_nothing.bytes_per_second / tls.min(disk),
+    let from_nothing = back.emptied(replicas, &data_dir, state_bytes).await?;
+    eprintln!("from nothing, without load: {from_nothing}");
+    let returns = Returns {
         after_away,
+        under_load,
         from_nothing,
-        tls_bytes_per_second: tls,
-        disk_bytes_per_second: disk,
-    })
+    };
+    let probes = Probes { tls, disk };
+    let size = (replicas.len(), state_bytes);
+    Ok(RejoinReport::new(
+        arguments, size, seed, target, &seen, returns, probes,
+    ))
 }
 
 /// The replica that goes and comes.
 struct Back {
-    pages: super::watch::Pages,
+    pages: Pages,
+    interval: u64,
     replica: usize,
 }
 
@@ -166,42 +93,62 @@ impl Back {
         let least = options.state_entries * u64::from(options.value_bytes);
         let has =
             |s: &Option<Standing>| s.is_some_and(|s| s.state_bytes >= least && s.is_certified());
+        let all = self.wait_until(has).await?;
+        let bytes = all.iter().map(|s| s.state_bytes).max();
+        bytes.context("no replica")
+    }
+
+    /// Waits until no replica writes a checkpoint.
+    async fn quiet(&self) -> Result<()> {
+        let quiet = |s: &Option<Standing>| s.is_some_and(|s| s.is_quiet(self.interval));
+        self.wait_until(quiet).await.map(drop)
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&Option<Standing>) -> bool) -> Result<Vec<Standing>> {
         let began = Instant::now();
         while began.elapsed() < CHECKPOINT_WITHIN {
             let all = self.pages.look().await;
-            if all.iter().all(has) {
-                let bytes = all.iter().flatten().map(|s| s.state_bytes).max();
-                return bytes.context("no replica");
+            if all.iter().all(&is_so) {
+                return Ok(all.into_iter().flatten().collect());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         bail!(
-            "no certified checkpoint of the whole table within {} s: choose a smaller \
-             --checkpoint-interval",
+            "no certified checkpoint of the whole table within {} s, or the next is due before one is \
+             there: choose another --checkpoint-interval",
             CHECKPOINT_WITHIN.as_secs()
         )
+    }
+
+    /// Kills the replica while no checkpoint is written, empties its disk, and lets it rejoin.
+    async fn emptied(
+        &self,
+        replicas: &mut Replicas,
+        data_dir: &Path,
+        state_bytes: u64,
+    ) -> Result<Return> {
+        self.quiet().await?;
+        replicas.processes()?.kill(self.replica)?;
+        std::fs::remove_dir_all(data_dir)
+            .with_context(|| format!("cannot remove {}", data_dir.display()))?;
+        self.rejoin(replicas, state_bytes).await
     }
 
     /// Starts the replica, and waits until it has all that the others had when it came.
     async fn rejoin(&self, replicas: &mut Replicas, state_bytes: u64) -> Result<Return> {
         let (began, mut told) = (Instant::now(), Instant::now());
+        let mut transfer = Transfer::default();
         replicas.processes()?.restart(self.replica)?;
         loop {
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
                 self.tell(began, state_bytes).await;
             }
+            let looked = began.elapsed();
+            let there = self.pages.look_at(self.replica).await;
+            transfer.look(looked, began.elapsed(), there.as_ref());
             if let Some(there) = self.caught_up().await {
-                let seconds = began.elapsed().as_secs_f64();
-                let fetched = there.fetched_bytes as f64;
-                return Ok(Return {
-                    seconds,
-                    fetched_bytes: there.fetched_bytes,
-                    decisions_fetched: there.decisions_fetched,
-                    states_installed: there.states_installed,
-                    fetched_percent: fetched * 100.0 / state_bytes.max(1) as f64,
-                    bytes_per_second: fetched / seconds,
-                });
+                return Ok(Return::new(began.elapsed(), &there, &transfer, state_bytes));
             }
             if began.elapsed() > BACK_WITHIN {
                 bail!("the replica is not back after {} s", BACK_WITHIN.as_secs());
@@ -243,49 +190,4 @@ impl Back {
 
 fn mib(bytes: f64) -> f64 {
     bytes / f64::from(1 << 20)
-}
-
-impl fmt::Display for Return {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "back in {:.1} s, {:.1} MiB of state fetched ({:.2} %), {} decisions fetched, {} states \
-             taken over, {:.0} MiB/s",
-            self.seconds,
-            mib(self.fetched_bytes as f64),
-            self.fetched_percent,
-            self.decisions_fetched,
-            self.states_installed,
-            mib(self.bytes_per_second)
-        )
-    }
-}
-
-impl fmt::Display for RejoinReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}, {} replicas as processes, TLS, durability {}, {} cores, seed {}",
-            self.protocol, self.replicas, self.durability, self.cores, self.seed
-        )?;
-        writeln!(
-            f,
-            "a {} state of {} entries, {:.0} MiB, of which {} are overwritten meanwhile",
-            self.state,
-            self.entries,
-            mib(self.state_bytes as f64),
-            self.touched_entries
-        )?;
-        writeln!(f, "after {} s away: {}", self.away_seconds, self.after_away)?;
-        writeln!(f, "with an empty disk: {}", self.from_nothing)?;
-        writeln!(
-            f,
-            "that is {:.0} % (wanted: {:.0} %) of the lesser of TLS ({:.0} MiB/s) and disk ({:.0} MiB/s)",
-            self.share * 100.0,
-            SHARE * 100.0,
-            mib(self.tls_bytes_per_second),
-            mib(self.disk_bytes_per_second)
-        )?;
-        writeln!(f, "{} operations, {} errors", self.operations, self.errors)
-    }
 }

@@ -35,6 +35,8 @@ pub(super) struct Standing {
     pub(super) here_bytes: u64,
     /// Decisions that it has fetched.
     pub(super) decisions_fetched: u64,
+    /// States from peers that are durable.
+    pub(super) states_fetched: u64,
     /// States from peers that it has taken over.
     pub(super) states_installed: u64,
 }
@@ -43,6 +45,11 @@ impl Standing {
     /// Whether it has a certified checkpoint no older than the newest that it wrote.
     pub(super) const fn is_certified(&self) -> bool {
         self.checkpoint > 0 && self.checkpoint >= self.written
+    }
+
+    /// Whether it has a certified checkpoint of the last decision of which one is due.
+    pub(super) const fn is_quiet(&self, interval: u64) -> bool {
+        self.is_certified() && self.executed / interval == self.checkpoint / interval
     }
 
     fn of(page: &Value) -> Option<Self> {
@@ -57,6 +64,7 @@ impl Standing {
             fetched_bytes: number("/transfer/bytes_fetched")?,
             here_bytes: number("/core/fetching/0").unwrap_or(0),
             decisions_fetched: number("/counters/decisions_transferred")?,
+            states_fetched: number("/checkpoints/fetched")?,
             states_installed: number("/counters/states_installed")?,
         })
     }
@@ -121,6 +129,26 @@ pub(super) fn resident_bytes(process: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_is_quiet_until_a_checkpoint_is_due_and_when_it_has_it() {
+        let standing = |executed, written, checkpoint| Standing {
+            executed,
+            written,
+            checkpoint,
+            ..Standing::default()
+        };
+        assert!(standing(899, 800, 800).is_quiet(100));
+        assert!(
+            !standing(900, 800, 800).is_quiet(100),
+            "it is being written"
+        );
+        assert!(
+            !standing(950, 900, 800).is_quiet(100),
+            "it is being certified"
+        );
+        assert!(standing(950, 900, 900).is_quiet(100));
+    }
 
     #[test]
     fn this_process_uses_memory_and_one_that_is_not_there_none() {
