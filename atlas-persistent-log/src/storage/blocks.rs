@@ -96,5 +96,8 @@ mod tests {
         let expected = [vec![1; 5000 - BLOCK_BYTES], vec![2; left]].concat();
         assert_eq!(blocks.padded(), expected);
         assert_eq!((blocks.drop_whole(), blocks.len()), (2 * BLOCK_BYTES, 0));
+        blocks.push(&[3; 7]);
+        let padded = [vec![3; 7], vec![0; BLOCK_BYTES - 7]].concat();
+        assert_eq!(blocks.padded(), padded, "nothing of what was there before");
     }
 }
