@@ -8,8 +8,10 @@
 //! sequence has a length without bytes to back it.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bytes::Bytes;
 use serde::Serialize;
-use serde::de::{Deserialize, DeserializeOwned};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Visitor};
+use std::fmt;
 use std::io::{Read, Write};
 use thiserror::Error;
 
@@ -165,6 +167,33 @@ fn from_reader<T: DeserializeOwned, const N: usize>(
     bincode::serde::decode_from_std_read(reader, config::<N>())
 }
 
+/// Decodes a byte string, copied once: for `#[serde(deserialize_with)]` where byte strings are long. As
+/// `Bytes` is decoded by itself, its memory is filled with zeros first.
+///
+/// # Errors
+/// When there is no byte string, or not all of it.
+pub fn copied<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    deserializer.deserialize_bytes(Copied)
+}
+
+struct Copied;
+
+impl Visitor<'_> for Copied {
+    type Value = Bytes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a byte string")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+        Ok(Bytes::copy_from_slice(bytes))
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
+        Ok(bytes.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +268,25 @@ mod tests {
                 let bytes = encode(&value).unwrap();
                 prop_assert_eq!(decode::<Vec<u64>>(&bytes, usize::MAX), Ok(value));
             }
+        }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Long(#[serde(deserialize_with = "super::copied")] Bytes, u8);
+
+    #[test]
+    fn a_copied_byte_string_is_the_same_from_a_slice_and_from_a_reader() {
+        for length in [0, 1, 300, 70_000] {
+            let long = Long(vec![7; length].into(), 9);
+            let encoded = encode(&long).unwrap();
+            assert_eq!(encoded, encode(&(&long.0, 9_u8)).unwrap());
+            assert_eq!(
+                decode::<Long>(&encoded, 1 << 20),
+                Ok(Long(long.0.clone(), 9))
+            );
+            let read = decode_from_reader(&encoded[..], encoded.len() as u64);
+            assert_eq!(read, Ok(long));
+            assert!(decode::<Long>(&encoded[..encoded.len() - 2], 1 << 20).is_err());
         }
     }
 }

@@ -125,7 +125,7 @@ impl Serialize for Batch {
 
 impl<'de> Deserialize<'de> for Batch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::decode(Bytes::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Self::decode(wire::copied(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

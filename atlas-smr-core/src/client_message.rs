@@ -12,7 +12,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientMessage {
     /// An encoded [`RequestBundle`](crate::bundle::RequestBundle) to be ordered.
-    Bundle(Bytes),
+    Bundle(#[serde(deserialize_with = "atlas_common::wire::copied")] Bytes),
     /// A read that is not ordered.
     Read(ReadRequest),
     /// How is the replica? For operators; the number comes back with the answer.

@@ -3,6 +3,14 @@
 use bytes::Bytes;
 use imbl::OrdMap;
 use std::ops::Bound;
+use std::sync::OnceLock;
+
+/// Writes that are looked through one by one before they are sorted in. Most forks are of operations that
+/// write less, and sort nothing.
+const UNSORTED_MAX: usize = 8;
+
+/// The last write to each key: a value, or that it is gone.
+type Last = OrdMap<Bytes, Option<Bytes>>;
 
 /// Writes in their order: merging repeats them as they were done, so that a map is cut the same way
 /// whether it was written through a fork or not.
@@ -10,8 +18,12 @@ use std::ops::Bound;
 pub(super) struct Overlay {
     /// The writes of this fork.
     log: Vec<(Bytes, Option<Bytes>)>,
-    /// The last write to each key, of this fork and of those that it was forked from.
-    last: OrdMap<Bytes, Option<Bytes>>,
+    /// Those that it was forked from, and the first of this fork.
+    last: Last,
+    /// How many of this fork are in there.
+    sorted: usize,
+    /// All of them, once somebody has asked for that.
+    all: OnceLock<Last>,
     /// How many entries there are in all.
     pub(super) len: u64,
 }
@@ -19,32 +31,50 @@ pub(super) struct Overlay {
 impl Overlay {
     /// Over a map of so many entries.
     pub(super) fn over(len: u64) -> Self {
+        Self::on(Last::new(), len)
+    }
+
+    fn on(last: Last, len: u64) -> Self {
         Self {
             log: Vec::new(),
-            last: OrdMap::new(),
+            last,
+            sorted: 0,
+            all: OnceLock::new(),
             len,
         }
     }
 
     /// For a fork of the fork that this is of.
     pub(super) fn forked(&self) -> Self {
-        Self {
-            log: Vec::new(),
-            last: self.last.clone(),
-            len: self.len,
-        }
+        Self::on(self.all().clone(), self.len)
     }
 
     /// What was written to a key last, if anything was: a value, or that it is gone.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&Bytes>> {
-        self.last.get(key).map(Option::as_ref)
+        let mut unsorted = self.log[self.sorted..].iter().rev();
+        let last = unsorted.find(|(written, _)| written == key);
+        let last = last.map(|(_, value)| value);
+        last.or_else(|| self.last.get(key)).map(Option::as_ref)
     }
 
     pub(super) fn write(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let unsorted = self.log.len() - self.sorted;
+        if unsorted >= UNSORTED_MAX || self.all.get().is_some() {
+            self.all();
+            self.last = self.all.take().unwrap_or_default();
+            self.sorted = self.log.len();
+        }
         let key = Bytes::copy_from_slice(key);
         let value = value.map(Bytes::copy_from_slice);
-        self.log.push((key.clone(), value.clone()));
-        self.last.insert(key, value);
+        self.log.push((key, value));
+    }
+
+    fn all(&self) -> &Last {
+        self.all.get_or_init(|| {
+            let mut all = self.last.clone();
+            all.extend(self.log[self.sorted..].iter().cloned());
+            all
+        })
     }
 
     /// The writes of this fork, in order.
@@ -57,7 +87,7 @@ impl Overlay {
         &'a self,
         range: (Bound<&'a [u8]>, Bound<&'a [u8]>),
     ) -> impl DoubleEndedIterator<Item = (&'a [u8], Option<&'a [u8]>)> {
-        let entries = self.last.range::<_, [u8]>(range);
+        let entries = self.all().range::<_, [u8]>(range);
         entries.map(|(key, value)| (&**key, value.as_deref()))
     }
 }
