@@ -120,13 +120,16 @@ impl Back {
         )
     }
 
-    /// Kills the replica while no checkpoint is written, empties its disk, and lets it rejoin.
+    /// Kills the replica while no checkpoint is written, empties its disk, and lets it rejoin. Before the
+    /// second checkpoint the others have all decisions still, and it would need no state.
     async fn emptied(
         &self,
         replicas: &mut Replicas,
         data_dir: &Path,
         state_bytes: u64,
     ) -> Result<Return> {
+        let cut = |s: &Option<Standing>| s.is_some_and(|s| s.checkpoint >= 2 * self.interval);
+        self.wait_until(cut).await?;
         self.quiet().await?;
         replicas.processes()?.kill(self.replica)?;
         std::fs::remove_dir_all(data_dir)

@@ -35,9 +35,10 @@ impl Transfer {
         }
     }
 
-    fn seconds(&self) -> Option<f64> {
+    /// When it began, and how long it took.
+    fn seconds(&self) -> Option<(f64, f64)> {
         let took = self.ended?.saturating_sub(self.began);
-        Some(took.as_secs_f64())
+        Some((self.began.as_secs_f64(), took.as_secs_f64()))
     }
 }
 
@@ -56,6 +57,8 @@ pub(super) struct Return {
     fetched_percent: f64,
     /// Bytes of state fetched per second, from the start until it served.
     bytes_per_second: f64,
+    /// From the start of the process until before the first part came; `None` where no state was fetched.
+    transfer_began_seconds: Option<f64>,
     /// From before the first part came until all of the state was durable; `None` where no state was
     /// fetched.
     transfer_seconds: Option<f64>,
@@ -71,7 +74,7 @@ impl Return {
         state_bytes: u64,
     ) -> Self {
         let (seconds, fetched) = (took.as_secs_f64(), there.fetched_bytes as f64);
-        let transfer_seconds = transfer.seconds();
+        let (transfer_began_seconds, transfer_seconds) = transfer.seconds().unzip();
         Self {
             seconds,
             fetched_bytes: there.fetched_bytes,
@@ -79,6 +82,7 @@ impl Return {
             states_installed: there.states_installed,
             fetched_percent: fetched * 100.0 / state_bytes.max(1) as f64,
             bytes_per_second: fetched / seconds,
+            transfer_began_seconds,
             transfer_seconds,
             transfer_bytes_per_second: transfer_seconds.map(|seconds| fetched / seconds),
         }
@@ -183,12 +187,16 @@ impl fmt::Display for Return {
             self.states_installed,
             mib(self.bytes_per_second)
         )?;
-        if let (Some(seconds), Some(rate)) = (self.transfer_seconds, self.transfer_bytes_per_second)
-        {
+        if let (Some(began), Some(seconds), Some(rate)) = (
+            self.transfer_began_seconds,
+            self.transfer_seconds,
+            self.transfer_bytes_per_second,
+        ) {
             let rate = mib(rate);
             write!(
                 f,
-                "; from the first part until all was durable {seconds:.2} s, {rate:.0} MiB/s"
+                "; the first part came after {began:.2} s, and all was durable {seconds:.2} s later, {rate:.0} \
+                 MiB/s"
             )?;
         }
         Ok(())
@@ -264,9 +272,9 @@ mod tests {
         look(250, 90, 0);
         look(300, 99, 1);
         look(350, 99, 1);
-        assert_eq!(transfer.seconds(), Some(0.153));
+        assert_eq!(transfer.seconds(), Some((0.15, 0.153)));
         transfer.look(at(400), at(401), None);
-        assert_eq!(transfer.seconds(), Some(0.153));
+        assert_eq!(transfer.seconds(), Some((0.15, 0.153)));
         assert_eq!(Transfer::default().seconds(), None);
     }
 }
