@@ -158,12 +158,9 @@ impl Snapshot {
         self,
         chunk_bytes: usize,
         take: impl FnMut(PartRef, Bytes) -> Result<(), SnapshotError> + Send + 'static,
-    ) -> Result<CheckpointId, SnapshotError> {
+    ) -> Result<(), SnapshotError> {
         let mut writer = PartWriter::handing_over(chunk_bytes, Box::new(take));
-        let (epoch, seq) = (self.epoch, self.seq());
-        self.write_out(&mut writer)?;
-        let state = StateDescriptor::cut(&writer.finish().0)?.0.root();
-        Ok(CheckpointId { epoch, seq, state })
+        self.write_out(&mut writer)
     }
 
     /// The digest that [`Snapshot::into_image`] would give, without keeping the parts.

@@ -233,12 +233,12 @@ impl StoreKeeper {
         let writing = Writing::begin(&self.store, seq)?;
         let taking = writing.clone();
         let take = move |part: PartRef, bytes: Bytes| taking.part(part, &bytes);
-        let id = snapshot.write_to(self.chunk_bytes, take);
-        let (id, written) = writing.finish(id)?;
-        if let Some(written) = written {
-            self.count(&written);
-        }
-        Ok(id)
+        let epoch = snapshot.epoch();
+        let outcome = snapshot.write_to(self.chunk_bytes, take);
+        let written = writing.finish(seq, outcome)?;
+        self.count(&written);
+        let state = written.stored.descriptor.root();
+        Ok(CheckpointId { epoch, seq, state })
     }
 
     fn count(&self, written: &WrittenCheckpoint) {
@@ -368,7 +368,7 @@ impl Writing {
     fn part(&self, part: PartRef, bytes: &Bytes) -> Result<(), SnapshotError> {
         let mut written = self.0.lock();
         let Some(writer) = &mut written.writer else {
-            return Err(SnapshotError::Store("it failed before".to_owned()));
+            return Err(Self::failed());
         };
         let Err(error) = writer.digested(part, bytes) else {
             return Ok(());
@@ -380,19 +380,23 @@ impl Writing {
 
     fn finish(
         self,
-        id: Result<CheckpointId, SnapshotError>,
-    ) -> Result<(CheckpointId, Option<WrittenCheckpoint>), JobError> {
+        seq: SeqNo,
+        outcome: Result<(), SnapshotError>,
+    ) -> Result<WrittenCheckpoint, JobError> {
         let mut written = self.0.lock();
         if let Some(error) = written.failure.take() {
             return Err(error.into());
         }
-        let id = id?;
+        outcome?;
+        let writer = written.writer.take().ok_or_else(Self::failed)?;
         let meta = CheckpointMeta {
-            seq: id.seq,
+            seq,
             ..CheckpointMeta::default()
         };
-        let writer = written.writer.take();
-        let written = writer.map(|writer| writer.commit(meta)).transpose()?;
-        Ok((id, written))
+        Ok(writer.commit(meta)?)
+    }
+
+    fn failed() -> SnapshotError {
+        SnapshotError::Store("it failed before".to_owned())
     }
 }
