@@ -176,6 +176,17 @@ pub fn copied<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Er
     deserializer.deserialize_bytes(Copied)
 }
 
+/// As [`copied`], for many.
+///
+/// # Errors
+/// As [`copied`].
+pub fn all_copied<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct One(#[serde(deserialize_with = "copied")] Bytes);
+    let all = Vec::<One>::deserialize(deserializer)?;
+    Ok(all.into_iter().map(|One(bytes)| bytes).collect())
+}
+
 struct Copied;
 
 impl Visitor<'_> for Copied {
@@ -288,5 +299,24 @@ mod tests {
             assert_eq!(read, Ok(long));
             assert!(decode::<Long>(&encoded[..encoded.len() - 2], 1 << 20).is_err());
         }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Many(#[serde(deserialize_with = "super::all_copied")] Vec<Bytes>);
+
+    #[test]
+    fn many_copied_byte_strings_are_the_same_and_no_more_are_there_than_come() {
+        let many = Many(
+            (0..300u16)
+                .map(|n| vec![n as u8; n.into()].into())
+                .collect(),
+        );
+        let encoded = encode(&many).unwrap();
+        assert_eq!(encoded, encode(&many.0).unwrap());
+        assert_eq!(decode::<Many>(&encoded, 1 << 20), Ok(many));
+        // 2^60 of them, it says.
+        let bomb = [&[253][..], &(1u64 << 60).to_le_bytes(), &encoded[3..]].concat();
+        assert!(decode::<Many>(&bomb, 1 << 20).is_err());
+        assert!(decode::<Many>(&encoded[..encoded.len() - 1], 1 << 20).is_err());
     }
 }

@@ -46,8 +46,9 @@ const WORKER_BYTES: u64 = 2 * 2 * (32 << 20);
 const BUNDLES_VERIFIED_BYTES: u64 = 10 << 20;
 /// The log's queue and the group that is being written.
 const LOG_QUEUE_BYTES: u64 = (64 << 20) + (8 << 20);
-/// Of a transfer: what is on its way, here and to the store, and answers for each peer.
-const TRANSFER_BYTES: u64 = 2 * (16 << 20);
+/// Of a transfer: what is on its way, here and to the store, what is gathered for three packs that are
+/// written at a time, and answers for each peer.
+const TRANSFER_BYTES: u64 = 2 * (32 << 20) + (4 << 20);
 const SERVING_BYTES: u64 = 16 << 20;
 /// Parts that were read ahead while a state is taken over, and what each thread reads just then.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
@@ -345,7 +346,7 @@ impl<'a> Sizes<'a> {
         table.add(
             "parts being fetched and served",
             format!(
-                "32 MiB + {} peers × 16 MiB + 4 × chunk_bytes + frame_bytes_max",
+                "68 MiB + {} peers × 16 MiB + 4 × chunk_bytes + frame_bytes_max",
                 self.peers()
             ),
             sum(&[

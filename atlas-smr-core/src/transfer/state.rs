@@ -8,7 +8,7 @@
 //! that was fetched is ever fetched again, whether the transfer goes on after a crash or with a newer
 //! checkpoint; and of the state only digests are in memory: the descriptor (36 bytes a page), and at
 //! most 49,152 references to parts (about 100 bytes each), whatever the size of the state. Blobs on
-//! their way to the store and from peers are bounded by 16 MiB.
+//! their way to the store and from peers are bounded by 32 MiB.
 //!
 //! A peer that sends what was not asked for, or says nothing, is left alone for a while. In a crash
 //! cluster certificates carry no votes, and peers are believed.
@@ -62,7 +62,8 @@ pub enum StateTransferMessage {
     },
     /// Blobs that were asked for, together at most [`answer_bytes_max`] bytes.
     Parts {
-        /// Their bytes.
+        /// Their bytes, each in memory of its own: it becomes a part of the state.
+        #[serde(deserialize_with = "atlas_common::wire::all_copied")]
         blobs: Vec<Bytes>,
     },
     /// These blobs are not here, or no more.

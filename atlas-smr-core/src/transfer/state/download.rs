@@ -14,10 +14,10 @@ const REQUESTS_PER_PEER: usize = 8;
 /// Bytes asked of one peer at a time: at first, when it is slow, and when it is fast.
 const WINDOW_FIRST: u64 = 1 << 20;
 const WINDOW_MIN: u64 = 128 << 10;
-const WINDOW_MAX: u64 = 4 << 20;
+const WINDOW_MAX: u64 = 8 << 20;
 /// Bytes of parts asked of all peers together, and received but not yet in the store; one answer more
 /// may be on its way.
-pub const IN_FLIGHT_MAX: u64 = 16 << 20;
+pub const IN_FLIGHT_MAX: u64 = 32 << 20;
 /// Few blobs are not split further among the peers.
 const SHARE_MIN: usize = 8;
 /// A peer that was too slow this often in a row is left alone for a while.
