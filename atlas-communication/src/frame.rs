@@ -17,7 +17,11 @@ const SHARE_BYTES_MIN: usize = READ_BYTES_MAX;
 const READ_BYTES_MIN: usize = 4 << 10;
 
 /// How much room is made for a frame of which only the header is there.
-const PROMISE_BYTES_MAX: usize = 4 * READ_BYTES_MAX;
+pub(crate) const PROMISE_BYTES_MAX: usize = 4 * READ_BYTES_MAX;
+
+/// The same for members of the cluster, who are few: as much as an answer of a state transfer, which a
+/// buffer that has to grow would copy twice.
+pub(crate) const MEMBER_PROMISE_BYTES_MAX: usize = 18 * READ_BYTES_MAX;
 
 /// What arrived is no frame. The connection cannot be understood from here on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -35,23 +39,30 @@ pub(crate) enum FrameError {
 pub(crate) struct FrameBuffer {
     bytes: BytesMut,
     frame_bytes_max: usize,
+    promise_bytes_max: usize,
     read_bytes: usize,
 }
 
 impl FrameBuffer {
-    pub(crate) fn new(frame_bytes_max: usize) -> Self {
+    pub(crate) fn new(frame_bytes_max: usize, promise_bytes_max: usize) -> Self {
         Self {
             bytes: BytesMut::new(),
             frame_bytes_max,
+            promise_bytes_max,
             read_bytes: READ_BYTES_MIN,
         }
     }
 
     /// The buffer to read into, with room for the next read. Room for a frame is made as its header
-    /// says up to [`PROMISE_BYTES_MAX`]; beyond that the buffer grows as bytes come, by doubling.
+    /// says up to what may be promised; beyond that the buffer grows as bytes come, by doubling.
     pub(crate) fn space(&mut self) -> &mut BytesMut {
-        let promised = self.missing().min(PROMISE_BYTES_MAX);
-        self.bytes.reserve(promised.max(self.read_bytes));
+        let promised = self.missing().min(self.promise_bytes_max);
+        self.bytes.reserve(if promised > READ_BYTES_MAX {
+            // So that the last read of a long frame finds room, and does not move all of it.
+            promised + READ_BYTES_MAX
+        } else {
+            promised.max(self.read_bytes)
+        });
         &mut self.bytes
     }
 
@@ -127,7 +138,7 @@ impl FrameBuffer {
     /// Gives back what a long frame made the buffer grow by, unless the next one is long too. The
     /// buffer may be a view of that frame's memory, or have taken it back.
     fn let_go(&mut self, was_long: bool) {
-        let is_large = was_long || self.bytes.capacity() > READ_BYTES_MAX + PROMISE_BYTES_MAX;
+        let is_large = was_long || self.bytes.capacity() > READ_BYTES_MAX + self.promise_bytes_max;
         if is_large && self.bytes.len() + self.missing() <= READ_BYTES_MAX {
             self.bytes = BytesMut::from(&self.bytes[..]);
         }
@@ -165,7 +176,7 @@ mod tests {
 
     #[test]
     fn row_36_a_length_bomb_is_refused_before_anything_is_allocated() {
-        let mut buffer = FrameBuffer::new(1000);
+        let mut buffer = FrameBuffer::new(1000, PROMISE_BYTES_MAX);
         let bomb = u32::MAX.to_le_bytes();
         let too_long = FrameError::TooLong {
             found: u32::MAX as usize,
@@ -173,19 +184,19 @@ mod tests {
         };
         assert_eq!(feed(&mut buffer, &bomb), Err(too_long));
         assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MIN);
-        let empty = feed(&mut FrameBuffer::new(1000), &[0; 4]);
+        let empty = feed(&mut FrameBuffer::new(1000, PROMISE_BYTES_MAX), &[0; 4]);
         assert_eq!(empty, Err(FrameError::Empty));
     }
 
     #[test]
     fn row_36_a_promised_frame_holds_no_more_than_twice_what_came_of_it() {
-        let mut buffer = FrameBuffer::new(1 << 28);
+        let mut buffer = FrameBuffer::new(1 << 28, PROMISE_BYTES_MAX);
         feed(&mut buffer, &(1u32 << 28).to_le_bytes()).unwrap();
         for _ in 0..100 {
             feed(&mut buffer, &[7; 5000]).unwrap();
             let held = buffer.bytes.capacity();
             assert!(
-                held <= 2 * (buffer.bytes.len() + PROMISE_BYTES_MAX),
+                held <= 2 * (buffer.bytes.len() + PROMISE_BYTES_MAX + READ_BYTES_MAX),
                 "{held}"
             );
         }
@@ -195,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_long_frame_does_not_leave_a_long_buffer_behind() {
-        let mut buffer = FrameBuffer::new(1 << 24);
+        let mut buffer = FrameBuffer::new(1 << 24, PROMISE_BYTES_MAX);
         let frames = feed(&mut buffer, &framed(&[vec![1; 1 << 22], vec![2; 9]])).unwrap();
         assert_eq!(frames[0].len(), 1 << 22);
         drop(frames);
@@ -204,8 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_of_a_member_is_one_piece_of_memory() {
+        let length = MEMBER_PROMISE_BYTES_MAX;
+        let mut buffer = FrameBuffer::new(1 << 24, MEMBER_PROMISE_BYTES_MAX);
+        let frame = framed(&[vec![7; length]]);
+        let (begin, rest) = frame.split_at(HEADER_BYTES + 1000);
+        feed(&mut buffer, begin).unwrap();
+        let place = buffer.space().as_ptr();
+        assert!(buffer.bytes.capacity() >= HEADER_BYTES + length);
+        feed(&mut buffer, &rest[..rest.len() - 1]).unwrap();
+        assert_eq!(buffer.space().as_ptr(), place);
+        assert_eq!(
+            feed(&mut buffer, &rest[rest.len() - 1..]).unwrap()[0].len(),
+            length
+        );
+    }
+
+    #[test]
     fn frames_that_are_kept_leave_the_buffer_to_the_next_ones() {
-        let mut buffer = FrameBuffer::new(1 << 20);
+        let mut buffer = FrameBuffer::new(1 << 20, PROMISE_BYTES_MAX);
         let frame = vec![5; READ_BYTES_MAX / 2];
         let mut kept = feed(&mut buffer, &framed(&vec![frame.clone(); 20])).unwrap();
         assert!(kept.iter().all(|kept| *kept == frame));
@@ -226,7 +254,7 @@ mod tests {
             cut in 1usize..20_000,
         ) {
             let frames: Vec<Vec<u8>> = frames.iter().map(|(b, n)| vec![*b; *n]).collect();
-            let mut buffer = FrameBuffer::new(9000);
+            let mut buffer = FrameBuffer::new(9000, PROMISE_BYTES_MAX);
             let mut out = Vec::new();
             for piece in framed(&frames).chunks(cut) {
                 out.extend(feed(&mut buffer, piece).unwrap());
@@ -240,7 +268,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..2000),
         ) {
             // Any verdict is fine; a panic or an unbounded buffer is not.
-            let mut buffer = FrameBuffer::new(500);
+            let mut buffer = FrameBuffer::new(500, PROMISE_BYTES_MAX);
             drop(feed(&mut buffer, &bytes));
             prop_assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MAX);
         }

@@ -67,6 +67,8 @@ pub(crate) struct Destination<'a, T: Arrival> {
     pub(crate) inbox: &'a Inbox<T>,
     pub(crate) meter: &'a crate::counters::TrafficMeter,
     pub(crate) frame_bytes_max: usize,
+    /// Room that is made on the word of a header.
+    pub(crate) promise_bytes_max: usize,
     /// Told after each read how many bytes are held.
     pub(crate) on_read: &'a (dyn Fn(usize) + Sync),
 }
@@ -78,7 +80,7 @@ where
     R: AsyncRead + Unpin,
     T: Arrival,
 {
-    let mut buffer = FrameBuffer::new(to.frame_bytes_max);
+    let mut buffer = FrameBuffer::new(to.frame_bytes_max, to.promise_bytes_max);
     loop {
         let open = match fill(&mut reader, &mut buffer).await {
             Ok(open) => open,

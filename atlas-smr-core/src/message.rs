@@ -4,6 +4,7 @@ use crate::bundle::RequestBundle;
 use crate::request_pre_processing::BundleChecker;
 use crate::transfer::{LogTransferMessage, StateTransferMessage};
 use atlas_common::crypto::Signature;
+use atlas_common::parts::Blob;
 use atlas_common::{Digest, NodeId};
 use atlas_core::{
     Batch, CheckpointCertificate, CheckpointId, Membership, OrderingProtocol, Reject, Verified,
@@ -122,6 +123,8 @@ pub enum CheckedMessage<P: OrderingProtocol> {
     LogTransfer(LogTransferMessage<P::Proof>),
     /// Part of a state transfer; its receiver checks it against certificates.
     StateTransfer(StateTransferMessage),
+    /// Blobs of a state, digested; whether they were asked for is not checked.
+    Parts(Vec<Blob>),
 }
 
 /// Checks messages between replicas. Holds no state of the core, so that any thread may use it.
@@ -226,6 +229,9 @@ impl<P: OrderingProtocol> MessageChecker<P> {
             SystemMessage::LogTransfer(message) => {
                 self.check_decisions(&message)?;
                 CheckedMessage::LogTransfer(message)
+            }
+            SystemMessage::StateTransfer(StateTransferMessage::Parts { blobs }) => {
+                CheckedMessage::Parts(Blob::of_all(blobs))
             }
             SystemMessage::StateTransfer(message) => CheckedMessage::StateTransfer(message),
         })

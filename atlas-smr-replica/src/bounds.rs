@@ -6,7 +6,7 @@
 
 use crate::builder::network_limits;
 use crate::config::NodeConfig;
-use crate::driver::{READS_BYTES_MAX, default_workers};
+use crate::driver::{LONG_FRAMES_BYTES_MAX, READS_BYTES_MAX, default_workers};
 use crate::evidence;
 use crate::node::DECISIONS_BYTES_MAX;
 use crate::verified;
@@ -355,6 +355,11 @@ impl<'a> Sizes<'a> {
                 times(&[4, chunk]),
                 frame,
             ]),
+        );
+        table.add(
+            "long frames of transfers being checked",
+            "2 × (32 MiB + frame_bytes_max)",
+            times(&[2, sum(&[LONG_FRAMES_BYTES_MAX as u64, frame])]),
         );
         table.add(
             "a state being fetched",

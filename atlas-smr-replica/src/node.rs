@@ -288,7 +288,8 @@ pub(crate) fn seat<P: OrderingProtocol>(
     );
     let checker = MessageChecker::new(config, membership, bundles);
     let workers = node.worker_threads.unwrap_or_else(default_workers);
-    let checking = Checking::start(checker, workers, &events)?;
+    let threads = (workers, node.cluster.limits().frame_bytes_max);
+    let checking = Checking::start(&name, checker, threads, &events)?;
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (local, local_queue) = mpsc::channel(LOCAL_READS_MAX);
     let evidence = EvidenceFiles::open(opened.files, *node.cluster.genesis(), P::NAME)

@@ -199,6 +199,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
             }
             CheckedMessage::LogTransfer(message) => self.on_log_transfer(from, message, at),
             CheckedMessage::StateTransfer(message) => self.on_state_transfer(from, message, at),
+            CheckedMessage::Parts(blobs) => self.state_transfer.take_parts(at.now, from, blobs),
         }
     }
 

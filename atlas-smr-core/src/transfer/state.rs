@@ -285,6 +285,11 @@ impl StateTransfer {
         self.fetch.request_parts(now, parts, &mut self.out);
     }
 
+    /// Takes the blobs of a [`StateTransferMessage::Parts`] that were digested elsewhere.
+    pub fn take_parts(&mut self, now: Time, from: NodeId, blobs: Vec<Blob>) {
+        self.fetch.on_parts(now, from, blobs, &mut self.out);
+    }
+
     /// The answer to [`StateTransferEffect::Lookup`].
     pub fn looked_up(&mut self, now: Time, found: LookedUp) {
         self.fetch.on_looked_up(now, found, &mut self.out);
@@ -361,7 +366,9 @@ impl StateTransferProtocol for StateTransfer {
                 };
                 self.fetch.on_offer(now, from, state, out);
             }
-            StateTransferMessage::Parts { blobs } => self.fetch.on_parts(now, from, blobs, out),
+            StateTransferMessage::Parts { blobs } => {
+                self.take_parts(now, from, Blob::of_all(blobs));
+            }
             StateTransferMessage::Gone { digests } => self.fetch.on_gone(now, from, &digests, out),
         }
     }

@@ -1,10 +1,12 @@
-//! Checks of signatures on other threads than the core's, where there are any to spare.
+//! Checks of messages on other threads than the core's: of signatures, where there are any threads to
+//! spare, and of long frames of a transfer.
 //!
 //! Without workers the core's task checks everything itself, all that one round brought together.
 //! With workers, bundles go to the worker of their client and messages to that of their sender; a lone
 //! one is still checked at once, since waking a thread costs more than a signature.
 
 use super::EventQueue;
+use super::long_frames::LongFrames;
 use atlas_common::{ClientId, NodeId};
 use atlas_core::{OrderingProtocol, Reject};
 use atlas_smr_core::bundle::RequestBundle;
@@ -42,7 +44,7 @@ pub(crate) struct Results<P: OrderingProtocol> {
 }
 
 impl<P: OrderingProtocol> Results<P> {
-    fn push(&self, results: impl IntoIterator<Item = Checked<P>>) {
+    pub(super) fn push(&self, results: impl IntoIterator<Item = Checked<P>>) {
         self.checked.lock().extend(results);
         self.events.poke();
     }
@@ -61,37 +63,47 @@ impl<P: OrderingProtocol> PreProcessedSink for Results<P> {
 /// Where messages and bundles are checked.
 pub(crate) struct Checking<P: OrderingProtocol> {
     checker: Arc<MessageChecker<P>>,
-    workers: Option<(WorkerPool, Arc<Results<P>>)>,
+    workers: Option<WorkerPool>,
+    long_frames: LongFrames,
+    results: Arc<Results<P>>,
 }
 
 impl<P: OrderingProtocol> Checking<P> {
-    /// Starts `workers` threads.
+    /// Starts `workers` threads, and one for frames of at most `frame_bytes_max`.
     ///
     /// # Errors
     /// When the operating system gives no thread.
     pub(crate) fn start(
+        name: &str,
         checker: MessageChecker<P>,
-        workers: usize,
+        (workers, frame_bytes_max): (usize, usize),
         events: &Arc<EventQueue>,
     ) -> std::io::Result<Self> {
+        let results = Arc::new(Results {
+            checked: Mutex::default(),
+            events: Arc::clone(events),
+        });
         let workers = match workers {
             0 => None,
             workers => {
-                let results = Arc::new(Results {
-                    checked: Mutex::default(),
-                    events: Arc::clone(events),
-                });
                 let config = WorkerConfig {
                     workers,
                     ..WorkerConfig::default()
                 };
                 let sink = Arc::clone(&results) as Arc<dyn PreProcessedSink>;
                 let bundles = Arc::clone(checker.bundles());
-                Some((WorkerPool::start(config, bundles, sink)?, results))
+                Some(WorkerPool::start(config, bundles, sink)?)
             }
         };
         let checker = Arc::new(checker);
-        Ok(Self { checker, workers })
+        let (their_checker, their_results) = (Arc::clone(&checker), Arc::clone(&results));
+        let long_frames = LongFrames::start(name, their_checker, their_results, frame_bytes_max)?;
+        Ok(Self {
+            checker,
+            workers,
+            long_frames,
+            results,
+        })
     }
 
     /// Whether this client may send anything.
@@ -99,17 +111,20 @@ impl<P: OrderingProtocol> Checking<P> {
         self.checker.bundles().admission().admits(&client.key)
     }
 
-    /// What the workers have checked since the last look.
+    /// What other threads have checked since the last look.
     pub(super) fn take(&self) -> Vec<Checked<P>> {
-        match &self.workers {
-            Some((_, results)) => std::mem::take(&mut *results.checked.lock()),
-            None => Vec::new(),
-        }
+        std::mem::take(&mut *self.results.checked.lock())
+    }
+
+    /// Takes a frame of a transfer, to be checked elsewhere; or gives it back, when it is short or too
+    /// much waits.
+    pub(super) fn transfer(&self, from: NodeId, frame: Bytes) -> Result<(), Bytes> {
+        self.long_frames.take(from, frame)
     }
 
     /// Checks bundles of clients, or hands them to workers: what is checked already comes back.
     pub(super) fn bundles(&self, frames: Vec<(ClientId, Bytes)>) -> Vec<Checked<P>> {
-        let Some((pool, _)) = &self.workers else {
+        let Some(pool) = &self.workers else {
             let mut checked = Vec::new();
             let mut accepted = Vec::with_capacity(frames.len());
             for verdict in self.checker.bundles().check_clients(frames) {
@@ -136,7 +151,7 @@ impl<P: OrderingProtocol> Checking<P> {
         &self,
         messages: Vec<(NodeId, usize, SystemMessage<P>)>,
     ) -> Vec<Checked<P>> {
-        let Some((pool, results)) = &self.workers else {
+        let Some(pool) = &self.workers else {
             let messages = messages
                 .into_iter()
                 .map(|(from, _, message)| (from, message));
@@ -144,7 +159,7 @@ impl<P: OrderingProtocol> Checking<P> {
         };
         let more = messages.len() > 1;
         for (from, bytes, message) in messages {
-            let (checker, results) = (Arc::clone(&self.checker), Arc::clone(results));
+            let (checker, results) = (Arc::clone(&self.checker), Arc::clone(&self.results));
             let job = move || results.push([check(&checker, from, message)]);
             // What does not fit is counted by the pool, and protocols own retransmission.
             let _taken: bool = pool.submit_message(from, bytes, Box::new(job), more);
@@ -154,7 +169,7 @@ impl<P: OrderingProtocol> Checking<P> {
 
     /// What the workers have counted.
     pub(super) fn counters(&self) -> WorkerCounters {
-        let pool = self.workers.as_ref().map(|(pool, _)| pool.counters());
+        let pool = self.workers.as_ref().map(WorkerPool::counters);
         pool.unwrap_or_default()
     }
 }
@@ -169,7 +184,7 @@ fn check_together<P: OrderingProtocol>(
         .collect()
 }
 
-fn check<P: OrderingProtocol>(
+pub(super) fn check<P: OrderingProtocol>(
     checker: &MessageChecker<P>,
     from: NodeId,
     message: SystemMessage<P>,

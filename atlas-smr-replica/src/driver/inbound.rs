@@ -36,6 +36,17 @@ impl<P: OrderingProtocol> Driver<P> {
         }
     }
 
+    /// Has long frames checked elsewhere. Gives the others.
+    pub(super) fn hand_over_long(&self, mut inbounds: Vec<Inbound>) -> Vec<Inbound> {
+        for inbound in &mut inbounds {
+            let frames = std::mem::take(&mut inbound.frames).into_iter();
+            let short =
+                frames.filter_map(|frame| self.checking.transfer(inbound.from, frame).err());
+            inbound.frames = short.collect();
+        }
+        inbounds
+    }
+
     /// Frames of clients.
     pub(super) fn on_client_frames(&mut self, inbounds: Vec<ClientInbound>) {
         let mut bundles: Vec<(ClientId, Bytes)> = Vec::new();

@@ -9,10 +9,12 @@ mod checking;
 mod effects;
 mod events;
 mod inbound;
+mod long_frames;
 mod reads;
 
 pub(crate) use checking::{Checking, default_workers};
 pub(crate) use events::{Command, EventQueue, InstallOutcome};
+pub(crate) use long_frames::LONG_FRAMES_BYTES_MAX;
 pub(crate) use reads::READS_BYTES_MAX;
 
 use crate::clock::Clock;
@@ -90,6 +92,7 @@ impl<P: OrderingProtocol> Default for State<P> {
 #[derive(Default)]
 struct Round {
     replicas: Vec<Inbound>,
+    transfers: Vec<Inbound>,
     clients: Vec<ClientInbound>,
 }
 
@@ -117,7 +120,7 @@ impl<P: OrderingProtocol> Driver<P> {
                     Some(inbound) => round.replicas.push(inbound),
                     None => return Stopped::Asked,
                 },
-                Some(inbound) = inbox.transfer.recv() => round.replicas.push(inbound),
+                Some(inbound) = inbox.transfer.recv() => round.transfers.push(inbound),
                 Some(inbound) = inbox.application.recv() => round.replicas.push(inbound),
                 Some(inbound) = inbox.clients.recv() => round.clients.push(inbound),
                 Some(inbound) = local.recv() => round.clients.push(inbound),
@@ -130,7 +133,7 @@ impl<P: OrderingProtocol> Driver<P> {
             }
             drain(&mut inbox.ordering, &mut round.replicas);
             drain(&mut inbox.application, &mut round.replicas);
-            drain(&mut inbox.transfer, &mut round.replicas);
+            drain(&mut inbox.transfer, &mut round.transfers);
             drain(&mut inbox.clients, &mut round.clients);
             drain(&mut local, &mut round.clients);
             self.take_round(round);
@@ -144,7 +147,9 @@ impl<P: OrderingProtocol> Driver<P> {
         let checked = self.checking.take();
         self.take_checked(checked);
         self.fire_timers();
+        let transfers = self.hand_over_long(round.transfers);
         self.on_frames(round.replicas);
+        self.on_frames(transfers);
         self.on_client_frames(round.clients);
     }
 

@@ -6,7 +6,6 @@ use super::{Out, StateTransferMessage};
 use crate::transfer::patience::Patience;
 use atlas_common::parts::{Blob, PartRef};
 use atlas_common::{Digest, NodeId, Time};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Requests to one peer at a time.
@@ -346,7 +345,7 @@ impl Download {
         &mut self,
         now: Time,
         from: NodeId,
-        blobs: Vec<Bytes>,
+        blobs: Vec<Blob>,
         out: &mut Out,
     ) -> Vec<Blob> {
         if !self.hears(from, now) {
@@ -355,7 +354,7 @@ impl Download {
         let Some(peer) = self.peers.get_mut(&from) else {
             return Vec::new();
         };
-        let bytes: usize = blobs.iter().map(Bytes::len).sum();
+        let bytes: usize = blobs.iter().map(|blob| blob.bytes().len()).sum();
         let too_much = blobs.len() > ANSWER_DIGESTS_MAX || bytes > self.answer_bytes_max;
         if too_much || peer.asked.is_empty() {
             out.counters.parts_rejected += blobs.len() as u64;
@@ -363,7 +362,7 @@ impl Download {
             return Vec::new();
         }
         let (mut good, mut bad) = (Vec::new(), 0);
-        for blob in Blob::of_all(blobs) {
+        for blob in blobs {
             let (digest, bytes) = (blob.digest(), blob.bytes().len() as u64);
             if !peer.settle(&digest) && !peer.asked.contains(&digest) {
                 bad += 1;

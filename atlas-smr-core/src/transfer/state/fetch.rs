@@ -6,7 +6,6 @@ use super::{FetchedState, LookedUp, Out, StateTransferEffect, StateTransferMessa
 use atlas_common::parts::Blob;
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
-use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,7 +220,7 @@ impl Fetch {
         self.run(now, out);
     }
 
-    pub(super) fn on_parts(&mut self, now: Time, from: NodeId, blobs: Vec<Bytes>, out: &mut Out) {
+    pub(super) fn on_parts(&mut self, now: Time, from: NodeId, blobs: Vec<Blob>, out: &mut Out) {
         let good = self.download.on_parts(now, from, blobs, out);
         if self.active {
             self.keep(now, good, out);
