@@ -44,6 +44,17 @@ pub(crate) struct Results<P: OrderingProtocol> {
 }
 
 impl<P: OrderingProtocol> Results<P> {
+    pub(super) fn new(events: &Arc<EventQueue>) -> Self {
+        Self {
+            checked: Mutex::default(),
+            events: Arc::clone(events),
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<Checked<P>> {
+        std::mem::take(&mut *self.checked.lock())
+    }
+
     pub(super) fn push(&self, results: impl IntoIterator<Item = Checked<P>>) {
         self.checked.lock().extend(results);
         self.events.poke();
@@ -79,10 +90,7 @@ impl<P: OrderingProtocol> Checking<P> {
         (workers, frame_bytes_max): (usize, usize),
         events: &Arc<EventQueue>,
     ) -> std::io::Result<Self> {
-        let results = Arc::new(Results {
-            checked: Mutex::default(),
-            events: Arc::clone(events),
-        });
+        let results = Arc::new(Results::new(events));
         let workers = match workers {
             0 => None,
             workers => {
@@ -113,7 +121,7 @@ impl<P: OrderingProtocol> Checking<P> {
 
     /// What other threads have checked since the last look.
     pub(super) fn take(&self) -> Vec<Checked<P>> {
-        std::mem::take(&mut *self.results.checked.lock())
+        self.results.take()
     }
 
     /// Takes a frame of a transfer, to be checked elsewhere; or gives it back, when it is short or too

@@ -96,3 +96,101 @@ fn run<P: OrderingProtocol>(
         held.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::EventQueue;
+    use atlas_common::crypto::{Ed25519, KeyPair, Signer};
+    use atlas_common::parts::Blob;
+    use atlas_common::quorum::FaultModel;
+    use atlas_common::{Digest, Epoch};
+    use atlas_core::{Limits, Member, Membership, Role};
+    use atlas_raft::{Raft, RaftConfig, RaftSettings};
+    use atlas_smr_core::message::CheckedMessage;
+    use atlas_smr_core::request_pre_processing::{BundleChecker, ClientAdmission};
+    use atlas_smr_core::transfer::StateTransferMessage;
+
+    const FROM: NodeId = NodeId(2);
+
+    struct Rig {
+        frames: LongFrames,
+        results: Arc<Results<Raft>>,
+        events: Arc<EventQueue>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (limits, crash) = (Limits::default(), FaultModel::Crash);
+            let member = |id: u32| Member {
+                id: NodeId(id),
+                key: KeyPair::from_seed(&[id as u8; 32]).public_key(),
+                role: Role::Voter,
+            };
+            let (members, verifier) = ((0..3).map(member).collect(), Arc::new(Ed25519));
+            let genesis = Digest::of(b"genesis");
+            let membership = Membership::new(genesis, Epoch(0), crash, members, verifier).unwrap();
+            let membership = Arc::new(membership);
+            let bundles = BundleChecker::new(&membership, &limits, ClientAdmission::Any);
+            let config = RaftConfig::new(&limits, RaftSettings::default()).unwrap();
+            let checker = Arc::new(MessageChecker::new(config, membership, Arc::new(bundles)));
+            let events = Arc::default();
+            let results = Arc::new(Results::new(&events));
+            let (theirs, longest) = (Arc::clone(&results), limits.frame_bytes_max);
+            let frames = LongFrames::start("test", checker, theirs, longest).unwrap();
+            Self {
+                frames,
+                results,
+                events,
+            }
+        }
+
+        async fn next(&self) -> Checked<Raft> {
+            loop {
+                self.events.ready().await;
+                self.events.take();
+                if let Some(checked) = self.results.take().pop() {
+                    return checked;
+                }
+            }
+        }
+    }
+
+    fn answer(blobs: Vec<Bytes>) -> Bytes {
+        let message = StateTransferMessage::Parts { blobs };
+        let message = SystemMessage::<Raft>::StateTransfer(message);
+        wire::encode(&message).unwrap().into()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn blobs_of_a_long_answer_come_back_digested() {
+        let rig = Rig::new();
+        let blobs = [Bytes::from(vec![1; 40_000]), Bytes::from(vec![2; 50_000])];
+        assert_eq!(rig.frames.take(FROM, answer(blobs.to_vec())), Ok(()));
+        let Checked::Message(FROM, CheckedMessage::Parts(found)) = rig.next().await else {
+            panic!("something else than blobs");
+        };
+        assert_eq!(found, blobs.map(Blob::of));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_long_and_no_message_is_refused() {
+        let rig = Rig::new();
+        let garbage = Bytes::from(vec![0xff; LONG_BYTES]);
+        assert_eq!(rig.frames.take(FROM, garbage), Ok(()));
+        let refused = rig.next().await;
+        assert!(matches!(refused, Checked::Refused(Reject::Malformed)));
+    }
+
+    #[test]
+    fn short_frames_and_more_than_may_wait_are_given_back() {
+        let rig = Rig::new();
+        let short = answer(vec![Bytes::from_static(b"short")]);
+        assert_eq!(rig.frames.take(FROM, short.clone()), Err(short));
+        let long = answer(vec![Bytes::from(vec![3; LONG_BYTES])]);
+        rig.frames
+            .held
+            .store(LONG_FRAMES_BYTES_MAX, Ordering::Release);
+        assert_eq!(rig.frames.take(FROM, long.clone()), Err(long));
+    }
+}
