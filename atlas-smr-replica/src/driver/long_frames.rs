@@ -62,7 +62,11 @@ impl LongFrames {
             return Err(frame);
         }
         self.held.fetch_add(bytes, Ordering::AcqRel);
-        queue.send((from, frame)).map_err(|refused| refused.0.1)
+        queue.send((from, frame)).map_err(|refused| {
+            // The thread has ended: nobody else counts it down.
+            self.held.fetch_sub(bytes, Ordering::AcqRel);
+            refused.0.1
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 /// Neighbours that have so many together become one.
 const JOINED: usize = children::WIDTH / 2;
+
 impl Children<Arc<Node>> {
     /// To be called when the first key in a child may be another one.
     fn note_first(&mut self, at: usize) {
