@@ -53,6 +53,9 @@ pub(super) struct Options {
     /// them certified
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(super) checkpoints: usize,
+    /// Also print the figures of every second
+    #[arg(long)]
+    pub(super) timeline: bool,
     /// Kill a replica, start it again, kill it, and start it with an empty disk; measure what it
     /// fetches and how fast
     #[arg(long, requires = "state", conflicts_with_all = ["in_process", "checkpoints"])]
@@ -99,6 +102,9 @@ impl Options {
         }
         if !self.timed() && self.seed.is_some() {
             bail!("--seed makes no difference without --state or --rate");
+        }
+        if self.timeline && (!self.timed() || self.rejoin) {
+            bail!("--timeline needs --state or --rate, and says nothing with --rejoin");
         }
         Ok(())
     }
@@ -150,6 +156,8 @@ mod tests {
             ("--rate 10 --open-max 65537", "--open-max"),
             ("--rate 10 --checkpoint-interval 0", "--checkpoint-interval"),
             ("--rate 10 --seconds 4000", "--seconds"),
+            ("--timeline", "--timeline"),
+            ("--state divisible --rejoin --timeline", "--timeline"),
         ];
         for (line, named) in wrong {
             let error = parsed(line).unwrap_err().to_string();

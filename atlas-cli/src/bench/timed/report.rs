@@ -5,6 +5,7 @@ use super::super::spans::{Checkpoint, meets};
 use super::super::{Arguments, Replicas, histogram};
 use super::Target;
 use anyhow::Result;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::fmt;
 
@@ -56,6 +57,8 @@ pub(in crate::bench) struct TimedReport {
     /// p99 with a checkpoint by p99 without.
     p99_ratio: Option<f64>,
     checkpoints: Vec<Checkpoint>,
+    /// Second by second, where that was asked for.
+    timeline: Vec<Second>,
     /// Of the replica with the most; absent when they share the clients' process.
     resident_bytes: Option<Resident>,
     processor_us: Processor,
@@ -86,6 +89,17 @@ pub(in crate::bench) struct Latency {
     max: u64,
 }
 
+/// The calls that were answered in one second.
+#[derive(Debug, Serialize)]
+struct Second {
+    /// Since the begin of the measurement.
+    at: u64,
+    /// Whether a checkpoint was under way in it.
+    checkpoint: bool,
+    operations: u64,
+    latency_us: Latency,
+}
+
 #[derive(Debug, Serialize)]
 struct Resident {
     before: u64,
@@ -110,7 +124,6 @@ impl Figures {
             latencies.saturating_record(sample.latency);
         }
         let (operations, seconds) = (latencies.len(), micros as f64 / 1e6);
-        let at = |quantile| latencies.value_at_quantile(quantile);
         Ok(Self {
             seconds,
             operations,
@@ -119,13 +132,20 @@ impl Figures {
             } else {
                 0.0
             },
-            latency_us: Latency {
-                p50: at(0.5),
-                p99: at(0.99),
-                p999: at(0.999),
-                max: latencies.max(),
-            },
+            latency_us: Latency::of(&latencies),
         })
+    }
+}
+
+impl Latency {
+    fn of(latencies: &Histogram<u64>) -> Self {
+        let at = |quantile| latencies.value_at_quantile(quantile);
+        Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: latencies.max(),
+        }
     }
 }
 
@@ -181,6 +201,11 @@ impl TimedReport {
             with_checkpoint: with,
             p99_ratio: both.then_some(ratio),
             checkpoints: run.checkpoints.clone(),
+            timeline: if options.timeline {
+                timeline(run)?
+            } else {
+                Vec::new()
+            },
             resident_bytes: resident.map(|(before, most)| Resident { before, most }),
             processor_us: Processor {
                 replicas: run.of_replicas.map(per_operation),
@@ -190,28 +215,68 @@ impl TimedReport {
     }
 }
 
+/// Every whole second of a run.
+fn timeline(run: &Run) -> Result<Vec<Second>> {
+    const SECOND: u64 = 1_000_000;
+    let (from, to) = run.span;
+    let mut seconds = vec![Vec::new(); ((to - from) / SECOND) as usize];
+    for sample in &run.seen.samples {
+        let since = sample.answered().checked_sub(from);
+        let second = since.and_then(|since| seconds.get_mut((since / SECOND) as usize));
+        if let Some(latencies) = second {
+            latencies.push(sample.latency);
+        }
+    }
+    let mut histogram = histogram()?;
+    let second = |(at, latencies): (usize, Vec<u64>)| {
+        histogram.reset();
+        for latency in latencies {
+            histogram.saturating_record(latency);
+        }
+        let begin = from + at as u64 * SECOND;
+        let met = |busy: &(u64, u64)| busy.0 < begin + SECOND && busy.1 > begin;
+        Second {
+            at: at as u64,
+            checkpoint: run.busy.iter().any(met),
+            operations: histogram.len(),
+            latency_us: Latency::of(&histogram),
+        }
+    };
+    Ok(seconds.into_iter().enumerate().map(second).collect())
+}
+
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |micros: u64| micros as f64 / 1000.0;
-        let Latency {
-            p50,
-            p99,
-            p999,
-            max,
-        } = self.latency_us;
+        let [p50, p99, p999, max] =
+            [self.p50, self.p99, self.p999, self.max].map(|micros| micros as f64 / 1000.0);
         write!(
             f,
-            "{:>8.0} operations/s over {:>6.2} s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
-            self.ops_per_second,
-            self.seconds,
-            ms(p50),
-            ms(p99),
-            ms(p999),
-            ms(max)
+            "p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms"
+        )
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>8.0} operations/s over {:>6.2} s, {}",
+            self.ops_per_second, self.seconds, self.latency_us
+        )
+    }
+}
+
+impl fmt::Display for Second {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checkpoint = if self.checkpoint { "checkpoint" } else { "" };
+        write!(
+            f,
+            "{:>5} s {checkpoint:<10} {:>8} operations, {}",
+            self.at, self.operations, self.latency_us
         )
     }
 }
@@ -249,6 +314,9 @@ impl fmt::Display for TimedReport {
         }
         if let Some(peak) = self.peak_ops_per_second {
             writeln!(f, "a closed loop reached {peak:.0} operations/s before")?;
+        }
+        for second in &self.timeline {
+            writeln!(f, "{second}")?;
         }
         writeln!(f, "whole:              {}", self.whole)?;
         writeln!(f, "without checkpoint: {}", self.without_checkpoint)?;
