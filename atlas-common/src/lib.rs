@@ -18,6 +18,7 @@
 mod bytes_serde;
 pub mod crypto;
 pub mod digest;
+pub mod digest_map;
 pub mod ids;
 pub mod parts;
 pub mod quorum;

@@ -6,6 +6,7 @@
 //! directory for temporary files unless said otherwise. Values are random bytes.
 
 use atlas_common::crypto::{Ed25519, KeyPair, Signer};
+use atlas_common::digest_map::MapKey;
 use atlas_common::quorum::FaultModel;
 use atlas_common::rng::SeededRng;
 use atlas_common::{Digest, Epoch, NodeId, SeqNo, Time, wire};
@@ -151,7 +152,8 @@ fn start(directory: &Path, source: &StoreSource, id: &CheckpointId) -> Outcome<(
 /// Fetches the newest checkpoint of `server`, one step after the other on one thread.
 fn fetch(server: &StoreKeeper, own: &StoreKeeper) -> Outcome<FetchedState> {
     let began = Instant::now();
-    let mut transfer = StateTransfer::new(membership()?, vec![NodeId(0)], &Limits::default(), 0);
+    let (peers, limits, key) = (vec![NodeId(0)], Limits::default(), MapKey::new(7));
+    let mut transfer = StateTransfer::new(membership()?, peers, &limits, 0, key);
     let mut costs = Costs::default();
     let now = || Time::ZERO.after(began.elapsed());
     transfer.request_latest_state(now(), SeqNo::ZERO);

@@ -27,6 +27,7 @@ use atlas_smr_execution::{
     Execute, ExecutionPool, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError,
 };
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use thiserror::Error;
@@ -261,7 +262,7 @@ pub(crate) fn seat<P: OrderingProtocol>(
         membership: Arc::clone(&membership),
         limits,
         signer: Arc::clone(&seat.keys.signer),
-        seed: seed_of(&node),
+        seed: seed(),
         decisions_bytes_max: DECISIONS_BYTES_MAX,
         transfer_bytes_per_second: node.transfer_bytes_per_second,
         scrub_bytes_per_second: node.scrub_bytes_per_second,
@@ -357,8 +358,8 @@ fn admission(node: &NodeConfig) -> ClientAdmission {
     }
 }
 
-/// Random numbers only spread load and time-outs; each replica has others.
-fn seed_of(node: &NodeConfig) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = node.key.public_key().0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+/// Random numbers spread load and time-outs, and keep from peers what would make maps slow.
+fn seed() -> u64 {
+    // The standard library keys its hashers from the operating system's random numbers.
+    RandomState::new().build_hasher().finish()
 }

@@ -28,6 +28,7 @@ use crate::message::SystemMessage;
 use crate::pool::RequestPool;
 use crate::transfer::{LogTransfer, StateTransfer, StateTransferCounters, StateTransferProtocol};
 use atlas_common::crypto::Signer;
+use atlas_common::digest_map::MapKey;
 use atlas_common::rng::SeededRng;
 use atlas_common::{AgreedTime, Lsn, NodeId, SeqNo, Time, View};
 use atlas_core::{
@@ -57,7 +58,7 @@ pub struct CoreConfig {
     pub limits: Limits,
     /// This replica's key, for checkpoint votes.
     pub signer: Arc<dyn Signer>,
-    /// Where its random numbers come from.
+    /// Where its random numbers come from. Others should not know it, since they could make it slow.
     pub seed: u64,
     /// The most bytes of decisions kept in memory for replicas that are behind.
     pub decisions_bytes_max: usize,
@@ -198,6 +199,7 @@ impl<P: OrderingProtocol> ReplicaCore<P> {
                 peers,
                 &config.limits,
                 config.transfer_bytes_per_second,
+                MapKey::new(config.seed),
             ),
             installing: None,
             timers_set: BTreeMap::new(),

@@ -25,6 +25,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+use atlas_common::digest_map::MapKey;
 use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
@@ -262,18 +263,19 @@ pub struct StateTransfer {
 
 impl StateTransfer {
     /// A transfer among these peers, at rest. It asks for, and serves, at most `bytes_per_second`
-    /// each; 0 is no limit.
+    /// each; 0 is no limit. What it does is the same whatever the key, which only protects its speed.
     #[must_use]
     pub fn new(
         membership: Arc<Membership>,
         peers: Vec<NodeId>,
         limits: &Limits,
         bytes_per_second: u64,
+        key: MapKey,
     ) -> Self {
         let answer_bytes = answer_bytes_max(limits);
-        let download = Download::new(peers, answer_bytes, bytes_per_second);
+        let download = Download::new(peers, answer_bytes, bytes_per_second, key);
         Self {
-            fetch: Fetch::new(membership, download, limits),
+            fetch: Fetch::new(membership, download, limits, key),
             serving: Serving::new(answer_bytes as u64, bytes_per_second),
             out: Out::default(),
         }

@@ -4,6 +4,7 @@ use super::bandwidth::Bandwidth;
 use super::serve::ANSWER_DIGESTS_MAX;
 use super::{Out, StateTransferMessage};
 use crate::transfer::patience::Patience;
+use atlas_common::digest_map::{DigestMap, MapKey};
 use atlas_common::parts::{Blob, PartRef};
 use atlas_common::{Digest, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -59,14 +60,13 @@ impl Request {
 /// What a peer was asked for last, also what it has sent.
 #[derive(Debug, Default)]
 struct Asked {
-    /// The digests of each request, sorted; the oldest request first.
+    /// The digests of each request, the oldest request first.
     requests: VecDeque<Vec<Digest>>,
     digests: usize,
 }
 
 impl Asked {
-    fn remember(&mut self, mut digests: Vec<Digest>) {
-        digests.sort_unstable();
+    fn remember(&mut self, digests: Vec<Digest>) {
         self.digests += digests.len();
         self.requests.push_back(digests);
         while self.digests > ASKED_MAX || self.requests.len() > ASKED_REQUESTS_MAX {
@@ -77,9 +77,9 @@ impl Asked {
         }
     }
 
+    /// One by one: it is asked of a blob that came late, twice or unasked.
     fn contains(&self, digest: &Digest) -> bool {
-        let has = |request: &Vec<Digest>| request.binary_search(digest).is_ok();
-        self.requests.iter().any(has)
+        self.requests.iter().flatten().any(|asked| asked == digest)
     }
 
     fn is_empty(&self) -> bool {
@@ -152,7 +152,7 @@ pub(super) struct Download {
     bandwidth: Bandwidth,
     peers: BTreeMap<NodeId, Peer>,
     /// What is wanted and not here, with the sizes.
-    wanted: BTreeMap<Digest, u32>,
+    wanted: DigestMap<u32>,
     /// Of that, what nobody is being asked for; some of it may have come late.
     queue: VecDeque<PartRef>,
     /// Bytes on their way to the store.
@@ -160,12 +160,17 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(peers: Vec<NodeId>, answer_bytes_max: usize, bytes_per_second: u64) -> Self {
+    pub(super) fn new(
+        peers: Vec<NodeId>,
+        answer_bytes_max: usize,
+        bytes_per_second: u64,
+        key: MapKey,
+    ) -> Self {
         Self {
             answer_bytes_max,
             bandwidth: Bandwidth::new(bytes_per_second),
             peers: peers.into_iter().map(|id| (id, Peer::default())).collect(),
-            wanted: BTreeMap::new(),
+            wanted: DigestMap::new(key),
             queue: VecDeque::new(),
             unkept: 0,
         }
@@ -253,7 +258,7 @@ impl Download {
 
     fn queue_again(&mut self, parts: Vec<PartRef>) {
         for part in parts.into_iter().rev() {
-            if self.wanted.contains_key(&part.digest) {
+            if self.wanted.contains(&part.digest) {
                 self.queue.push_front(part);
             }
         }
@@ -287,7 +292,7 @@ impl Download {
             if parts.is_empty() {
                 useless.insert(id);
             } else {
-                self.request(now, id, &parts, out);
+                self.request(now, id, parts, out);
             }
         }
     }
@@ -305,7 +310,7 @@ impl Download {
         while taken.len() < share.min(ANSWER_DIGESTS_MAX)
             && let Some(part) = self.queue.pop_front()
         {
-            if !self.wanted.contains_key(&part.digest) {
+            if !self.wanted.contains(&part.digest) {
                 continue; // it came late
             }
             let fits = taken.is_empty() || bytes + u64::from(part.bytes) <= room;
@@ -323,7 +328,7 @@ impl Download {
         taken
     }
 
-    fn request(&mut self, now: Time, id: NodeId, parts: &[PartRef], out: &mut Out) {
+    fn request(&mut self, now: Time, id: NodeId, parts: Vec<PartRef>, out: &mut Out) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -331,7 +336,7 @@ impl Download {
         peer.asked.remember(digests.clone());
         let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
         peer.requests.push(Request {
-            open: parts.iter().copied().collect(),
+            open: parts.into(),
             bytes,
             deadline: peer.patience.deadline(now),
         });

@@ -3,6 +3,7 @@
 use super::download::Download;
 use super::plan::Plan;
 use super::{FetchedState, LookedUp, Out, StateTransferEffect, StateTransferMessage};
+use atlas_common::digest_map::MapKey;
 use atlas_common::parts::Blob;
 use atlas_common::{Digest, NodeId, SeqNo, Time};
 use atlas_core::{CheckpointCertificate, Limits, Membership};
@@ -19,6 +20,8 @@ const MORE_SOURCES_AFTER: Duration = Duration::from_secs(2);
 pub(super) struct Fetch {
     membership: Arc<Membership>,
     part_bytes_max: u32,
+    /// That of maps by digests.
+    key: MapKey,
     pub(super) download: Download,
     /// Whether a state is wanted.
     active: bool,
@@ -33,10 +36,16 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    pub(super) fn new(membership: Arc<Membership>, download: Download, limits: &Limits) -> Self {
+    pub(super) fn new(
+        membership: Arc<Membership>,
+        download: Download,
+        limits: &Limits,
+        key: MapKey,
+    ) -> Self {
         Self {
             membership,
             part_bytes_max: u32::try_from(limits.chunk_bytes).unwrap_or(u32::MAX),
+            key,
             download,
             active: false,
             above: SeqNo::ZERO,
@@ -140,7 +149,7 @@ impl Fetch {
             self.download.add_source(from);
             let target = state.descriptor.clone();
             out.effects.push_back(StateTransferEffect::Begin(target));
-            self.plan = Some(Plan::new(state, self.part_bytes_max));
+            self.plan = Some(Plan::new(state, self.part_bytes_max, self.key));
         }
         self.run(now, out);
     }

@@ -2,6 +2,7 @@
 
 use super::{FetchedState, LookedUp, Lookup};
 use atlas_common::Digest;
+use atlas_common::digest_map::{DigestMap, MapKey};
 use atlas_common::parts::{Blob, PartRef, PartsError};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,6 +21,15 @@ struct Part {
     times: u64,
 }
 
+/// A question to the store that is not answered.
+#[derive(Debug)]
+struct Question {
+    ticket: u64,
+    pages: Vec<Digest>,
+    /// How many parts: the first of those that nothing is known about.
+    parts: usize,
+}
+
 /// A state on its way.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -30,11 +40,11 @@ pub(super) struct Plan {
     /// Pages that are looked up or fetched, and where each stands.
     pages: BTreeMap<Digest, Vec<usize>>,
     /// Parts that are looked up or fetched.
-    parts: BTreeMap<Digest, Part>,
-    /// Of these, what the store was not asked about.
-    unasked: VecDeque<Digest>,
-    /// The question that the store is being asked.
-    question: Option<Lookup>,
+    parts: DigestMap<Part>,
+    /// Of these, in order, what the store has not said anything about.
+    unknown: VecDeque<PartRef>,
+    /// What the store is being asked.
+    question: Option<Question>,
     /// Bytes of all parts of the pages that were seen.
     bytes_seen: u64,
     /// Of these, what is here.
@@ -53,14 +63,14 @@ pub(super) struct Findings {
 }
 
 impl Plan {
-    pub(super) fn new(state: FetchedState, part_bytes_max: u32) -> Self {
+    pub(super) fn new(state: FetchedState, part_bytes_max: u32, key: MapKey) -> Self {
         Self {
             state,
             part_bytes_max,
             next_page: 0,
             pages: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            unasked: VecDeque::new(),
+            parts: DigestMap::new(key),
+            unknown: VecDeque::new(),
             question: None,
             bytes_seen: 0,
             bytes_here: 0,
@@ -108,18 +118,21 @@ impl Plan {
             places.push(self.next_page);
             self.next_page += 1;
         }
-        let asked = self.unasked.len().min(LOOKUP_MAX);
-        let parts: Vec<Digest> = self.unasked.drain(..asked).collect();
+        let asked = self.unknown.iter().take(LOOKUP_MAX);
+        let parts: Vec<Digest> = asked.map(|part| part.digest).collect();
         if pages.is_empty() && parts.is_empty() {
             return None;
         }
-        let lookup = Lookup {
+        self.question = Some(Question {
+            ticket,
+            pages: pages.clone(),
+            parts: parts.len(),
+        });
+        Some(Lookup {
             ticket,
             pages,
             parts,
-        };
-        self.question = Some(lookup.clone());
-        Some(lookup)
+        })
     }
 
     /// The store's answer. `None` when it is one to another plan's question.
@@ -140,18 +153,14 @@ impl Plan {
             }
         }
         let mut missing = found.missing.into_iter().peekable();
-        for digest in asked.parts {
-            let is_missing = missing.next_if_eq(&digest).is_some();
-            let Some(part) = self.parts.get(&digest).copied() else {
-                continue;
-            };
-            if is_missing {
-                let bytes = part.bytes;
-                findings.missing_parts.push(PartRef { digest, bytes });
-            } else {
-                self.parts.remove(&digest);
-                findings.parts_here += part.times;
-                findings.bytes_here += part.times * u64::from(part.bytes);
+        for part in self.unknown.drain(..asked.parts) {
+            if missing.next_if_eq(&part.digest).is_none() {
+                let here = self.parts.remove(&part.digest);
+                let times = here.map_or(0, |here| here.times);
+                findings.parts_here += times;
+                findings.bytes_here += times * u64::from(part.bytes);
+            } else if self.parts.contains(&part.digest) {
+                findings.missing_parts.push(part);
             }
         }
         self.bytes_here += findings.bytes_here;
@@ -191,13 +200,11 @@ impl Plan {
 
     fn take_up(&mut self, part: PartRef) {
         self.bytes_seen = self.bytes_seen.saturating_add(u64::from(part.bytes));
-        let known = self.parts.entry(part.digest).or_insert(Part {
-            bytes: part.bytes,
-            times: 0,
-        });
+        let bytes = part.bytes;
+        let known = (self.parts).get_or_insert(part.digest, Part { bytes, times: 0 });
         known.times += 1;
         if known.times == 1 {
-            self.unasked.push_back(part.digest);
+            self.unknown.push_back(part);
         }
     }
 }

@@ -49,6 +49,22 @@ fn a_part_that_occurs_often_is_fetched_once() {
     assert_eq!(run.counters().parts_fetched, state.blobs.len() as u64);
 }
 
+/// It comes as a page while the store is being asked about it as a part.
+#[test]
+fn a_part_that_is_a_page_too_is_fetched_once() {
+    let (keys, membership) = byzantine();
+    let mut parts: Vec<Bytes> = (0..3000).map(|i| noise(i, PART)).collect();
+    let references: Vec<PartRef> = parts.iter().map(|part| PartRef::of(part)).collect();
+    let (_, pages) = StateDescriptor::cut(&references).unwrap();
+    parts.insert(0, pages.last().unwrap().clone());
+    let state = State::new(8, &parts, &keys, &membership);
+    assert_eq!(state.descriptor.pages.last(), Some(&PartRef::of(&parts[0])));
+    let mut run = Run::new(&membership).start(5);
+    run.go(5000, |_, message| state.answer(message));
+    run.assert_fetched(&state);
+    assert_eq!(run.counters().parts_fetched, state.blobs.len() as u64);
+}
+
 /// What is here of an older state is not sent again.
 #[test]
 fn only_differing_parts_travel() {

@@ -178,7 +178,14 @@ impl Run {
 
     fn fetcher(membership: &Arc<Membership>, bytes_per_second: u64) -> StateTransfer {
         let peers = (1..4).map(NodeId).collect();
-        StateTransfer::new(Arc::clone(membership), peers, &limits(), bytes_per_second)
+        let key = MapKey::new(1);
+        StateTransfer::new(
+            Arc::clone(membership),
+            peers,
+            &limits(),
+            bytes_per_second,
+            key,
+        )
     }
 
     pub(super) fn start(mut self, above: u64) -> Self {

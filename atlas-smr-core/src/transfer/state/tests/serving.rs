@@ -9,7 +9,13 @@ use std::time::Duration;
 fn server(bytes_per_second: u64) -> StateTransfer {
     let (_, membership) = cluster(FaultModel::Byzantine);
     let peers = (1..4).map(NodeId).collect();
-    StateTransfer::new(membership, peers, &limits(), bytes_per_second)
+    StateTransfer::new(
+        membership,
+        peers,
+        &limits(),
+        bytes_per_second,
+        MapKey::new(1),
+    )
 }
 
 fn request(number: u64, count: usize) -> StateTransferMessage {
