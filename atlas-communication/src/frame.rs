@@ -1,6 +1,7 @@
 //! Framing: four bytes of length, little-endian, then that many bytes. Pure; reads from no socket.
 
 use crate::limits::READ_BYTES_MAX;
+use crate::long_buffers::LongBuffers;
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -16,12 +17,29 @@ const SHARE_BYTES_MIN: usize = READ_BYTES_MAX;
 /// connections stay small.
 const READ_BYTES_MIN: usize = 4 << 10;
 
-/// How much room is made for a frame of which only the header is there.
-pub(crate) const PROMISE_BYTES_MAX: usize = 4 * READ_BYTES_MAX;
+/// What memory is spent on long frames.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// How much is made for a frame of which only the header is there.
+    promise_bytes_max: usize,
+    /// How many buffers of long frames are kept for the next ones.
+    buffers_kept: usize,
+}
 
-/// The same for members of the cluster, who are few: as much as an answer of a state transfer, which a
-/// buffer that has to grow would copy twice.
-pub(crate) const MEMBER_PROMISE_BYTES_MAX: usize = 18 * READ_BYTES_MAX;
+impl Room {
+    /// For those of whom there may be thousands.
+    pub(crate) const FOR_MANY: Self = Self {
+        promise_bytes_max: 4 * READ_BYTES_MAX,
+        buffers_kept: 0,
+    };
+
+    /// For members of the cluster, who are few: as much as an answer of a state transfer, which a buffer
+    /// that has to grow would copy twice.
+    pub(crate) const FOR_MEMBERS: Self = Self {
+        promise_bytes_max: 18 * READ_BYTES_MAX,
+        buffers_kept: 4,
+    };
+}
 
 /// What arrived is no frame. The connection cannot be understood from here on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -39,34 +57,55 @@ pub(crate) enum FrameError {
 pub(crate) struct FrameBuffer {
     bytes: BytesMut,
     frame_bytes_max: usize,
-    promise_bytes_max: usize,
+    room: Room,
     read_bytes: usize,
+    /// Whether the memory was taken for the long frame that comes next.
+    is_for_long: bool,
+    kept: LongBuffers,
 }
 
 impl FrameBuffer {
-    pub(crate) fn new(frame_bytes_max: usize, promise_bytes_max: usize) -> Self {
+    pub(crate) fn new(frame_bytes_max: usize, room: Room) -> Self {
         Self {
             bytes: BytesMut::new(),
             frame_bytes_max,
-            promise_bytes_max,
+            room,
             read_bytes: READ_BYTES_MIN,
+            is_for_long: false,
+            kept: LongBuffers::new(room.buffers_kept),
         }
     }
 
     /// The buffer to read into, with room for the next read. Room for a frame is made as its header
     /// says up to what may be promised; beyond that the buffer grows as bytes come, by doubling.
     pub(crate) fn space(&mut self) -> &mut BytesMut {
-        let promised = self.missing().min(self.promise_bytes_max);
-        self.bytes.reserve(if promised > READ_BYTES_MAX {
+        let promised = self.missing().min(self.room.promise_bytes_max);
+        if promised > READ_BYTES_MAX {
             // So that the last read of a long frame finds room, and does not move all of it.
-            promised + READ_BYTES_MAX
+            self.make_room(promised + READ_BYTES_MAX);
         } else {
-            promised.max(self.read_bytes)
-        });
+            self.bytes.reserve(promised.max(self.read_bytes));
+        }
         &mut self.bytes
     }
 
-    /// The memory it takes.
+    /// Makes room for a long frame: where it begins, in memory that earlier ones had, if there is some.
+    fn make_room(&mut self, more: usize) {
+        let here = self.bytes.len();
+        // One read, or the end of one that another frame was in.
+        let begins = here <= 2 * READ_BYTES_MAX;
+        if !begins || self.bytes.capacity() - here >= more {
+            return self.bytes.reserve(more);
+        }
+        let room = here + more;
+        let buffer = self.kept.take(room);
+        let mut buffer = buffer.unwrap_or_else(|| BytesMut::with_capacity(room));
+        buffer.extend_from_slice(&self.bytes);
+        self.bytes = buffer;
+        self.is_for_long = true;
+    }
+
+    /// The memory it takes, besides buffers that are kept.
     pub(crate) fn held(&self) -> usize {
         self.bytes.capacity()
     }
@@ -81,7 +120,7 @@ impl FrameBuffer {
         if self.bytes.len() >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         }
-        let mut was_long = false;
+        let (before, mut was_long) = (frames.len(), false);
         while let Some(len) = self.next_len()? {
             if self.bytes.len() < HEADER_BYTES + len {
                 break;
@@ -92,12 +131,37 @@ impl FrameBuffer {
                 self.bytes.advance(len);
                 frame
             } else {
-                self.bytes.split_to(len).freeze()
+                let frame = self.bytes.split_to(len).freeze();
+                self.keep(&frame);
+                frame
             });
             was_long |= len > READ_BYTES_MAX;
         }
+        if frames.len() > before && !was_long {
+            self.kept.forget();
+        }
         self.let_go(was_long);
         Ok(())
+    }
+
+    /// Keeps the memory of a long frame for the next ones, where it was taken for this one.
+    fn keep(&mut self, frame: &Bytes) {
+        if frame.len() > READ_BYTES_MAX
+            && std::mem::take(&mut self.is_for_long)
+            && frame.len() <= self.room.promise_bytes_max
+        {
+            self.kept.remember(frame);
+        }
+    }
+
+    /// Whether memory of long frames is kept for more of them.
+    pub(crate) fn expects_long(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Gives that memory back.
+    pub(crate) fn expect_no_long(&mut self) {
+        self.kept.forget();
     }
 
     /// What it means that no more bytes will come.
@@ -138,7 +202,8 @@ impl FrameBuffer {
     /// Gives back what a long frame made the buffer grow by, unless the next one is long too. The
     /// buffer may be a view of that frame's memory, or have taken it back.
     fn let_go(&mut self, was_long: bool) {
-        let is_large = was_long || self.bytes.capacity() > READ_BYTES_MAX + self.promise_bytes_max;
+        let is_large =
+            was_long || self.bytes.capacity() > READ_BYTES_MAX + self.room.promise_bytes_max;
         if is_large && self.bytes.len() + self.missing() <= READ_BYTES_MAX {
             self.bytes = BytesMut::from(&self.bytes[..]);
         }
@@ -149,6 +214,9 @@ impl FrameBuffer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::{BTreeSet, VecDeque};
+
+    const PROMISE: usize = Room::FOR_MANY.promise_bytes_max;
 
     fn framed(frames: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -176,7 +244,7 @@ mod tests {
 
     #[test]
     fn row_36_a_length_bomb_is_refused_before_anything_is_allocated() {
-        let mut buffer = FrameBuffer::new(1000, PROMISE_BYTES_MAX);
+        let mut buffer = FrameBuffer::new(1000, Room::FOR_MANY);
         let bomb = u32::MAX.to_le_bytes();
         let too_long = FrameError::TooLong {
             found: u32::MAX as usize,
@@ -184,19 +252,19 @@ mod tests {
         };
         assert_eq!(feed(&mut buffer, &bomb), Err(too_long));
         assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MIN);
-        let empty = feed(&mut FrameBuffer::new(1000, PROMISE_BYTES_MAX), &[0; 4]);
+        let empty = feed(&mut FrameBuffer::new(1000, Room::FOR_MANY), &[0; 4]);
         assert_eq!(empty, Err(FrameError::Empty));
     }
 
     #[test]
     fn row_36_a_promised_frame_holds_no_more_than_twice_what_came_of_it() {
-        let mut buffer = FrameBuffer::new(1 << 28, PROMISE_BYTES_MAX);
+        let mut buffer = FrameBuffer::new(1 << 28, Room::FOR_MANY);
         feed(&mut buffer, &(1u32 << 28).to_le_bytes()).unwrap();
         for _ in 0..100 {
             feed(&mut buffer, &[7; 5000]).unwrap();
             let held = buffer.bytes.capacity();
             assert!(
-                held <= 2 * (buffer.bytes.len() + PROMISE_BYTES_MAX + READ_BYTES_MAX),
+                held <= 2 * (buffer.bytes.len() + PROMISE + READ_BYTES_MAX),
                 "{held}"
             );
         }
@@ -206,18 +274,18 @@ mod tests {
 
     #[test]
     fn a_long_frame_does_not_leave_a_long_buffer_behind() {
-        let mut buffer = FrameBuffer::new(1 << 24, PROMISE_BYTES_MAX);
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MANY);
         let frames = feed(&mut buffer, &framed(&[vec![1; 1 << 22], vec![2; 9]])).unwrap();
         assert_eq!(frames[0].len(), 1 << 22);
         drop(frames);
         feed(&mut buffer, &framed(&[vec![3; 9]])).unwrap();
-        assert!(buffer.bytes.capacity() <= READ_BYTES_MAX + PROMISE_BYTES_MAX);
+        assert!(buffer.bytes.capacity() <= READ_BYTES_MAX + PROMISE);
     }
 
     #[test]
     fn a_promise_of_a_member_is_one_piece_of_memory() {
-        let length = MEMBER_PROMISE_BYTES_MAX;
-        let mut buffer = FrameBuffer::new(1 << 24, MEMBER_PROMISE_BYTES_MAX);
+        let length = Room::FOR_MEMBERS.promise_bytes_max;
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
         let frame = framed(&[vec![7; length]]);
         let (begin, rest) = frame.split_at(HEADER_BYTES + 1000);
         feed(&mut buffer, begin).unwrap();
@@ -231,9 +299,87 @@ mod tests {
         );
     }
 
+    /// As an answer of a state transfer.
+    const LONG: usize = 1 << 20;
+
+    /// In how many places the long frames lie; each is dropped when `held` more have come.
+    fn places(buffer: &mut FrameBuffer, lengths: &[usize], held: usize) -> usize {
+        let (mut places, mut frames) = (BTreeSet::new(), VecDeque::new());
+        let mut others = Vec::new();
+        for (number, length) in lengths.iter().enumerate() {
+            let sent = vec![number as u8; *length];
+            let came = feed(buffer, &framed(std::slice::from_ref(&sent))).unwrap();
+            assert!(came == [sent], "frame {number}");
+            places.insert(came[0].as_ptr() as usize);
+            frames.push_back(came);
+            if frames.len() > held {
+                frames.pop_front();
+                // Takes what has gone back to the allocator.
+                others.push(vec![0_u8; LONG]);
+            }
+        }
+        let mut last = 0;
+        let apart = |place: &usize| *place - std::mem::replace(&mut last, *place) > LONG / 2;
+        places.into_iter().filter(apart).count()
+    }
+
+    #[test]
+    fn long_frames_of_members_come_to_lie_where_those_before_them_were() {
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
+        for held in 0..4 {
+            let used = places(&mut buffer, &[LONG; 50], held);
+            assert!(used <= held + 1, "{used} places while {held} are held");
+        }
+        // Each a little longer or shorter than the last.
+        let lengths: Vec<usize> = (0..50).map(|i| LONG - i * 37 % 50 * 100).collect();
+        let used = places(&mut buffer, &lengths, 1);
+        assert!(used < 12, "{used} places");
+        // Of a client nothing is kept.
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MANY);
+        places(&mut buffer, &[LONG; 5], 1);
+        assert!(!buffer.expects_long());
+    }
+
+    #[test]
+    fn long_frames_that_are_not_dropped_stay_as_they_came() {
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
+        let sent: Vec<Vec<u8>> = (0..20).map(|i| vec![i; LONG - usize::from(i)]).collect();
+        let mut came = feed(&mut buffer, &framed(&sent)).unwrap();
+        came.drain(5..15);
+        let more = feed(&mut buffer, &framed(&sent)).unwrap();
+        assert!(came[..5] == sent[..5] && came[5..] == sent[15..] && more == sent);
+    }
+
+    #[test]
+    fn two_long_frames_in_one_buffer_do_not_hold_it_against_each_other() {
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
+        let frames = |lengths: &[usize]| {
+            let frames = lengths.iter().map(|length| vec![1; *length]);
+            framed(&frames.collect::<Vec<_>>())
+        };
+        feed(&mut buffer, &frames(&[200 << 10])).unwrap();
+        assert_eq!(
+            feed(&mut buffer, &frames(&[100 << 10, 80 << 10]))
+                .unwrap()
+                .len(),
+            2
+        );
+        assert!(buffer.kept.take(200 << 10).is_some());
+    }
+
+    #[test]
+    fn memory_of_long_frames_is_given_back_when_short_ones_come() {
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
+        places(&mut buffer, &[LONG; 3], 0);
+        assert!(buffer.expects_long());
+        feed(&mut buffer, &framed(&[vec![1; 9]])).unwrap();
+        assert!(!buffer.expects_long());
+        assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MAX);
+    }
+
     #[test]
     fn frames_that_are_kept_leave_the_buffer_to_the_next_ones() {
-        let mut buffer = FrameBuffer::new(1 << 20, PROMISE_BYTES_MAX);
+        let mut buffer = FrameBuffer::new(1 << 20, Room::FOR_MANY);
         let frame = vec![5; READ_BYTES_MAX / 2];
         let mut kept = feed(&mut buffer, &framed(&vec![frame.clone(); 20])).unwrap();
         assert!(kept.iter().all(|kept| *kept == frame));
@@ -254,7 +400,7 @@ mod tests {
             cut in 1usize..20_000,
         ) {
             let frames: Vec<Vec<u8>> = frames.iter().map(|(b, n)| vec![*b; *n]).collect();
-            let mut buffer = FrameBuffer::new(9000, PROMISE_BYTES_MAX);
+            let mut buffer = FrameBuffer::new(9000, Room::FOR_MANY);
             let mut out = Vec::new();
             for piece in framed(&frames).chunks(cut) {
                 out.extend(feed(&mut buffer, piece).unwrap());
@@ -268,7 +414,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..2000),
         ) {
             // Any verdict is fine; a panic or an unbounded buffer is not.
-            let mut buffer = FrameBuffer::new(500, PROMISE_BYTES_MAX);
+            let mut buffer = FrameBuffer::new(500, Room::FOR_MANY);
             drop(feed(&mut buffer, &bytes));
             prop_assert!(buffer.bytes.capacity() <= 2 * READ_BYTES_MAX);
         }

@@ -60,6 +60,7 @@ mod frame;
 mod inbox;
 mod limits;
 mod link;
+mod long_buffers;
 mod memory;
 mod network;
 mod queue;

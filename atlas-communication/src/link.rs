@@ -1,6 +1,6 @@
 //! The two halves of a connection that stands: frames in, frames out.
 
-use crate::frame::{FrameBuffer, FrameError, HEADER_BYTES};
+use crate::frame::{FrameBuffer, FrameError, HEADER_BYTES, Room};
 use crate::inbox::{Arrival, Inbox};
 use crate::limits::WRITE_BYTES_MAX;
 use crate::queue::SendQueue;
@@ -21,6 +21,9 @@ const COALESCE_BYTES_MAX: usize = 16 << 10;
 
 /// What a write buffer keeps of its size when its burst is over.
 const IDLE_WRITE_BUFFER_BYTES: usize = 64 << 10;
+
+/// When a connection has been silent for so long, its next frame may be any.
+const LONG_FRAMES_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, Error)]
@@ -67,8 +70,7 @@ pub(crate) struct Destination<'a, T: Arrival> {
     pub(crate) inbox: &'a Inbox<T>,
     pub(crate) meter: &'a crate::counters::TrafficMeter,
     pub(crate) frame_bytes_max: usize,
-    /// Room that is made on the word of a header.
-    pub(crate) promise_bytes_max: usize,
+    pub(crate) room: Room,
     /// Told after each read how many bytes are held.
     pub(crate) on_read: &'a (dyn Fn(usize) + Sync),
 }
@@ -80,7 +82,7 @@ where
     R: AsyncRead + Unpin,
     T: Arrival,
 {
-    let mut buffer = FrameBuffer::new(to.frame_bytes_max, to.promise_bytes_max);
+    let mut buffer = FrameBuffer::new(to.frame_bytes_max, to.room);
     loop {
         let open = match fill(&mut reader, &mut buffer).await {
             Ok(open) => open,
@@ -110,7 +112,7 @@ where
 
 /// Waits for bytes and reads what is there, up to the buffer's measure. False at the end.
 async fn fill<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut FrameBuffer) -> io::Result<bool> {
-    if reader.read_buf(buffer.space()).await? == 0 {
+    if read_some(reader, buffer).await? == 0 {
         return Ok(false);
     }
     while !buffer.is_full() {
@@ -123,6 +125,20 @@ async fn fill<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut FrameBuffer) ->
         }
     }
     Ok(true)
+}
+
+/// Waits for bytes. When none come for long, memory that long frames had goes back.
+async fn read_some<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    buffer: &mut FrameBuffer,
+) -> io::Result<usize> {
+    if buffer.expects_long() {
+        match timeout(LONG_FRAMES_PAUSE, reader.read_buf(buffer.space())).await {
+            Ok(read) => return read,
+            Err(_elapsed) => buffer.expect_no_long(),
+        }
+    }
+    reader.read_buf(buffer.space()).await
 }
 
 /// Reads without waiting; `None` when nothing is there.
@@ -236,5 +252,45 @@ async fn in_time(
     match timeout(limit, write).await {
         Ok(result) => result.map_err(LinkEnd::from),
         Err(_elapsed) => Err(LinkEnd::Stalled(limit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(
+        far: &mut (impl AsyncRead + Unpin),
+        buffer: &mut FrameBuffer,
+    ) -> Result<Vec<Bytes>, LinkEnd> {
+        let mut frames = Vec::new();
+        while frames.is_empty() {
+            fill(far, buffer).await?;
+            buffer.take_frames(&mut frames)?;
+        }
+        Ok(frames)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_of_long_frames_goes_back_when_a_connection_falls_silent() {
+        let (mut near, mut far) = tokio::io::duplex(4 << 20);
+        let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
+        for length in [1_u32 << 20, 9] {
+            near.write_u32_le(length).await.unwrap();
+            near.write_all(&vec![7; length as usize]).await.unwrap();
+            let frames = read(&mut far, &mut buffer).await.unwrap();
+            assert_eq!(frames, [vec![7; length as usize]]);
+            assert_eq!(buffer.expects_long(), length > 9);
+            let a_while = LONG_FRAMES_PAUSE / 2;
+            timeout(a_while, fill(&mut far, &mut buffer))
+                .await
+                .unwrap_err();
+            assert_eq!(buffer.expects_long(), length > 9);
+            let silence = 2 * LONG_FRAMES_PAUSE;
+            timeout(silence, fill(&mut far, &mut buffer))
+                .await
+                .unwrap_err();
+            assert!(!buffer.expects_long());
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::stream::{part, prepare};
 use crate::clients::Seat;
 use crate::endpoint::ReplicaEndpoint;
 use crate::error::Refusal;
-use crate::frame::{MEMBER_PROMISE_BYTES_MAX, PROMISE_BYTES_MAX};
+use crate::frame::Room;
 use crate::inbox::ReplicaInboxes;
 use crate::limits::{ConnectionLimits, ReplicaLimits};
 use crate::link::{Destination, LinkEnd, read_frames, write_frames};
@@ -255,7 +255,7 @@ impl Acceptor {
             inbox: &self.inboxes.lanes[lane.index()],
             meter: back.meter(),
             frame_bytes_max: self.limits.frame_bytes_max,
-            promise_bytes_max: MEMBER_PROMISE_BYTES_MAX,
+            room: Room::FOR_MEMBERS,
             on_read: &|_| (),
         };
         tokio::select! {
@@ -272,7 +272,7 @@ impl Acceptor {
             inbox: &self.inboxes.clients,
             meter: seat.queue.meter(),
             frame_bytes_max: self.limits.client_frame_bytes_max,
-            promise_bytes_max: PROMISE_BYTES_MAX,
+            room: Room::FOR_MANY,
             on_read: &|bytes| seat.set_reading(bytes),
         };
         tokio::select! {

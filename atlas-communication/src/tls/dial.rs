@@ -5,7 +5,7 @@ use super::identity::{HandshakeRefusal, refusal_in};
 use super::stream::prepare;
 use crate::counters::RefusalMeter;
 use crate::error::Refusal;
-use crate::frame::PROMISE_BYTES_MAX;
+use crate::frame::Room;
 use crate::inbox::Inbox;
 use crate::limits::ConnectionLimits;
 use crate::link::{Destination, LinkEnd, expect_silence, read_frames, write_frames};
@@ -223,7 +223,7 @@ impl DialledLink {
                     inbox,
                     meter: self.queue.meter(),
                     frame_bytes_max: *reply_bytes_max,
-                    promise_bytes_max: PROMISE_BYTES_MAX,
+                    room: Room::FOR_MANY,
                     on_read: &|_| (),
                 };
                 tokio::select! {
