@@ -14,8 +14,8 @@ pub(crate) fn are_blocks(bytes: &[u8]) -> bool {
     first_block(bytes) == 0 && bytes.len().is_multiple_of(BLOCK_BYTES)
 }
 
-/// A buffer of whole blocks, always the same memory.
-#[derive(Debug)]
+/// A buffer of whole blocks, always the same memory. The default one has none.
+#[derive(Debug, Default)]
 pub(crate) struct Blocks {
     memory: Vec<u8>,
     start: usize,
@@ -52,6 +52,11 @@ impl Blocks {
 
     pub(crate) const fn len(&self) -> usize {
         self.length
+    }
+
+    /// Drops everything.
+    pub(crate) const fn clear(&mut self) {
+        self.length = 0;
     }
 
     pub(crate) const fn is_full(&self) -> bool {
