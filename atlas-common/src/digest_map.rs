@@ -77,6 +77,26 @@ impl<V> DigestMap<V> {
         self.0.remove(digest)
     }
 
+    /// The value of this digest, to be changed.
+    pub fn get_mut(&mut self, digest: &Digest) -> Option<&mut V> {
+        self.0.get_mut(digest)
+    }
+
+    /// Makes room for so many values more, where that is known before: a table that grows is filled anew.
+    pub fn reserve(&mut self, more: usize) {
+        self.0.reserve(more);
+    }
+
+    /// Keeps the values for which this holds, asked in any order.
+    pub fn retain(&mut self, keep: impl FnMut(&Digest, &mut V) -> bool) {
+        self.0.retain(keep);
+    }
+
+    /// Removes all, and keeps the memory for others.
+    pub fn remove_all(&mut self) {
+        self.0.clear();
+    }
+
     /// Removes all, and gives the memory back.
     pub fn clear(&mut self) {
         *self = Self::new(*self.0.hasher());

@@ -122,16 +122,16 @@ impl StateDescriptor {
     /// # Errors
     /// [`PartsError::TooMany`].
     pub fn cut(parts: &[PartRef]) -> Result<(Self, Vec<Bytes>), PartsError> {
-        let encoded: Vec<Bytes> = cut(parts).map(encode).collect();
-        if encoded.len() > Self::PAGES_MAX {
-            return Err(PartsError::TooMany { parts: parts.len() });
+        let (mut cutter, mut pages) = (PageCutter::default(), Vec::new());
+        for part in parts {
+            pages.extend(cutter.push(*part)?);
         }
-        let descriptor = Self {
-            total_bytes: parts.iter().map(|part| u64::from(part.bytes)).sum(),
-            parts: parts.len() as u64,
-            pages: encoded.iter().map(|page| PartRef::of(page)).collect(),
-        };
-        Ok((descriptor, encoded))
+        let (descriptor, last) = cutter.finish()?;
+        pages.extend(last);
+        Ok((
+            descriptor,
+            pages.into_iter().map(|(_, page)| page).collect(),
+        ))
     }
 
     /// The digest of the state.
@@ -195,15 +195,53 @@ impl StateDescriptor {
     }
 }
 
-/// The pages of a list of parts.
-fn cut(mut parts: &[PartRef]) -> impl Iterator<Item = &[PartRef]> {
-    std::iter::from_fn(move || {
-        let end = parts.iter().position(PartRef::ends_page);
-        let length = end.map_or(parts.len(), |end| end + 1).min(PAGE_PARTS_MAX);
-        let (page, rest) = parts.split_at(length);
-        parts = rest;
-        (!page.is_empty()).then_some(page)
-    })
+/// Cuts parts into pages as they come, so that no list of all parts need be in memory.
+#[derive(Clone, Debug, Default)]
+pub struct PageCutter {
+    /// The parts of the page that has not ended.
+    open: Vec<PartRef>,
+    descriptor: StateDescriptor,
+}
+
+impl PageCutter {
+    /// The next part; and the page that ends with it, as it is referred to and encoded.
+    ///
+    /// # Errors
+    /// [`PartsError::TooMany`].
+    pub fn push(&mut self, part: PartRef) -> Result<Option<(PartRef, Bytes)>, PartsError> {
+        self.open.push(part);
+        self.descriptor.parts += 1;
+        self.descriptor.total_bytes += u64::from(part.bytes);
+        if part.ends_page() || self.open.len() == PAGE_PARTS_MAX {
+            return self.end_page().map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The state that was cut; and its last page, where that ends only with the state.
+    ///
+    /// # Errors
+    /// [`PartsError::TooMany`].
+    pub fn finish(mut self) -> Result<(StateDescriptor, Option<(PartRef, Bytes)>), PartsError> {
+        let last = match self.open.is_empty() {
+            true => None,
+            false => Some(self.end_page()?),
+        };
+        Ok((self.descriptor, last))
+    }
+
+    fn end_page(&mut self) -> Result<(PartRef, Bytes), PartsError> {
+        let pages = &mut self.descriptor.pages;
+        if pages.len() == StateDescriptor::PAGES_MAX {
+            let parts = usize::try_from(self.descriptor.parts).unwrap_or(usize::MAX);
+            return Err(PartsError::TooMany { parts });
+        }
+        let page = encode(&self.open);
+        self.open.clear();
+        let reference = PartRef::of(&page);
+        pages.push(reference);
+        Ok((reference, page))
+    }
 }
 
 fn encode(page: &[PartRef]) -> Bytes {

@@ -15,8 +15,11 @@
 //! | 8 | lsn (a marker's or seal's: that of the record before it) |
 //! | 8 | *durable end*: up to which offset this segment was synced when the frame was made |
 //!
-//! After the last frame come 32 zero bytes. Space behind them was filled with zeros in advance, or
-//! belongs to a recycled segment and holds what was there before.
+//! After the last frame come 32 zero bytes or more, up to the end of a block of 4 KiB. Space behind them
+//! was filled with zeros in advance, or belongs to a recycled segment and holds what was there before.
+//! Files are written in whole blocks, past the system's page cache in mode `sync`: the last block is
+//! written again, with the same bytes in front, when frames are added to it. A write of it that is torn
+//! between sectors so leaves what was durable as it was.
 //!
 //! # Torn or damaged
 //!

@@ -42,7 +42,6 @@
 //! checkpoint and one incoming pack, and during a collection a copy of what it moves.
 
 mod collect;
-mod digest_map;
 mod error;
 mod fetched;
 mod gate;

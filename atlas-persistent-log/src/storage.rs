@@ -10,7 +10,7 @@ mod file;
 mod read_only;
 mod sim;
 
-pub(crate) use blocks::Blocks;
+pub(crate) use blocks::{BLOCK_BYTES, Blocks};
 pub use file::FileStorage;
 pub use read_only::ReadOnly;
 pub use sim::{Counters, Fault, SimStorage};

@@ -5,13 +5,21 @@ use super::format::{
     self, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind, RESERVE_BYTES, SPARE, Sealer,
 };
 use super::recover::{Found, SEGMENT_BYTES_CAP};
-use crate::storage::{Storage, StorageError, StorageFile};
+use crate::mode::Durability;
+use crate::storage::{BLOCK_BYTES, Blocks, Storage, StorageError, StorageFile};
 use atlas_common::Lsn;
 use std::sync::Arc;
 
 /// A segment before it has its name.
 const NEXT: &str = "log-next.tmp";
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+/// Bytes that are written in one go at most.
+const WRITE_BYTES: usize = 1 << 20;
+const BLOCK: u64 = BLOCK_BYTES as u64;
+/// Zeros as a disk takes them.
+#[repr(align(4096))]
+struct Zeros([u8; 1 << 18]);
+static ZEROS: Zeros = Zeros([0; 1 << 18]);
+const _: () = assert!(align_of::<Zeros>() == BLOCK_BYTES);
 /// A buffer larger than this is given back after its group.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -28,10 +36,16 @@ pub(super) struct Segments {
     buffer: Vec<u8>,
 }
 
-/// The segment that is being written.
+/// The segment that is being written: in whole blocks, the last of which is written again when frames
+/// are added to it, so that it can go past the page cache of the system. There each new page costs more
+/// than what is done with the frames in it, and `fdatasync` has to look for it again.
 #[derive(Debug)]
 struct Current {
     file: Box<dyn StorageFile>,
+    /// Whether it goes past the page cache: where each group is synced, it has to be on the disk anyway.
+    past_cache: bool,
+    /// The frames of the last block that is written, or about to be.
+    blocks: Blocks,
     sealer: Sealer,
     /// The body checksum of the last frame, written or not.
     chain: u32,
@@ -89,23 +103,22 @@ impl Segments {
         // Written anew, not only synced: after a failed sync the system may hold these bytes to be
         // on the disk while they are not.
         let stated = usize::try_from(tail.stated).unwrap_or(tail.end);
-        if stated < tail.end {
-            let mut again = tail.contents[stated..tail.end].to_vec();
-            again.extend_from_slice(&[0; HEAD_BYTES]);
-            file.write_at(tail.stated, &again)?;
-            filled = filled.max(end + HEAD_BYTES as u64);
-        }
-        file.sync()?;
+        let again = stated.min(tail.end) / BLOCK_BYTES * BLOCK_BYTES;
+        let mut current = Current {
+            file,
+            past_cache: options.durability == Durability::Sync,
+            blocks: Blocks::new(WRITE_BYTES),
+            sealer: Sealer::new(tail.header.salt),
+            chain: tail.chain,
+            position: again as u64,
+            synced: end,
+            covered: tail.covered,
+            filled,
+        };
+        current.write(&tail.contents[again..tail.end], &options)?;
+        current.file.sync()?;
         let mut segments = Self {
-            current: Current {
-                file,
-                sealer: Sealer::new(tail.header.salt),
-                chain: tail.chain,
-                position: end,
-                synced: end,
-                covered: tail.covered,
-                filled,
-            },
+            current,
             spare: has_spare(&*storage)?,
             storage,
             options,
@@ -166,13 +179,7 @@ impl Segments {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let frames_end = self.end();
-        self.buffer.extend_from_slice(&[0; HEAD_BYTES]);
-        self.current.fill(self.end(), &self.options)?;
-        self.current
-            .file
-            .write_at(self.current.position, &self.buffer)?;
-        self.current.position = frames_end;
+        self.current.write(&self.buffer, &self.options)?;
         self.buffer.clear();
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = Vec::new();
@@ -241,7 +248,8 @@ impl Segments {
 
     /// Keeps a segment file to be written over, or deletes it.
     fn discard(&mut self, name: &str) -> Result<(), StorageError> {
-        let reusable = !self.spare && self.storage.length(name)? <= self.options.segment_bytes;
+        let longest = self.options.segment_bytes.next_multiple_of(BLOCK);
+        let reusable = !self.spare && self.storage.length(name)? <= longest;
         if reusable {
             self.spare = true;
             self.storage.rename(name, SPARE)
@@ -274,19 +282,18 @@ impl Current {
         if !*spare {
             file.set_length(0)?;
         }
-        let mut begin = header.encode().to_vec();
-        begin.extend_from_slice(&[0; HEAD_BYTES]);
         let mut current = Self {
             file,
+            past_cache: options.durability == Durability::Sync,
+            blocks: Blocks::new(WRITE_BYTES),
             sealer: Sealer::new(header.salt),
             chain: header.chain,
-            position: HEADER_BYTES as u64,
+            position: 0,
             synced: HEADER_BYTES as u64,
             covered: true,
             filled,
         };
-        current.fill(begin.len() as u64, options)?;
-        current.file.write_at(0, &begin)?;
+        current.write(&header.encode(), options)?;
         current.file.sync()?;
         storage.rename(unnamed, &name)?;
         *spare = false;
@@ -296,17 +303,47 @@ impl Current {
         Ok(current)
     }
 
-    /// Sees to it that the file reaches beyond `end` when a write up to there has been made:
-    /// extends it with zeros behind that.
+    /// Writes bytes behind those that are written, and zeros behind them, which end the frames.
+    fn write(&mut self, bytes: &[u8], options: &LogOptions) -> Result<(), StorageError> {
+        let end = self.position + bytes.len() as u64;
+        self.fill((end + HEAD_BYTES as u64).next_multiple_of(BLOCK), options)?;
+        let mut rest = bytes;
+        loop {
+            rest = self.blocks.push(rest);
+            let at = end - (rest.len() + self.blocks.len()) as u64;
+            // What is to come ends the frames where there is more.
+            let zeros = if rest.is_empty() { HEAD_BYTES } else { 0 };
+            let (file, blocks) = (&mut self.file, self.blocks.terminated(zeros));
+            if self.past_cache {
+                file.write_past_cache(at, blocks)?;
+            } else {
+                file.write_at(at, blocks)?;
+            }
+            self.blocks.drop_whole();
+            if rest.is_empty() {
+                self.position = end;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sees to it that the file reaches to `end`, the end of a block, when a write up to there has been
+    /// made: extends it with zeros behind that.
     fn fill(&mut self, end: u64, options: &LogOptions) -> Result<(), StorageError> {
         if end <= self.filled {
             return Ok(());
         }
         let wanted = (self.filled + options.fill_bytes).min(options.segment_bytes);
+        let wanted = wanted.next_multiple_of(BLOCK);
         let mut at = end;
         while at < wanted {
-            let bytes = (wanted - at).min(ZEROS.len() as u64);
-            self.file.write_at(at, &ZEROS[..bytes as usize])?;
+            let bytes = (wanted - at).min(ZEROS.0.len() as u64);
+            let zeros = &ZEROS.0[..bytes as usize];
+            if self.past_cache {
+                self.file.write_past_cache(at, zeros)?;
+            } else {
+                self.file.write_at(at, zeros)?;
+            }
             at += bytes;
         }
         self.filled = wanted.max(end);

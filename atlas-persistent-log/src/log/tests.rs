@@ -3,9 +3,11 @@
 mod crash;
 mod damage;
 
+use super::format::{HEAD_BYTES, HEADER_BYTES};
 use super::*;
-use crate::storage::SimStorage;
+use crate::storage::{BLOCK_BYTES, SimStorage};
 use proptest::prelude::*;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 fn options() -> LogOptions {
@@ -20,13 +22,39 @@ fn open(disk: &SimStorage) -> Result<(LogWriter, Recovered), LogError> {
     LogWriter::open(Arc::new(disk.clone()), options())
 }
 
+/// For records by [`large`]: segments of several blocks.
+fn large_options() -> LogOptions {
+    LogOptions {
+        segment_bytes: 9000,
+        fill_bytes: 2000,
+        ..options()
+    }
+}
+
+fn open_large(disk: &SimStorage) -> Result<(LogWriter, Recovered), LogError> {
+    LogWriter::open(Arc::new(disk.clone()), large_options())
+}
+
 /// The content of record `n` in these tests.
 fn record(n: u64) -> Bytes {
     // No zeros: a torn one must differ from a whole one.
     vec![n as u8 | 1; n as usize % 7 * 8].into()
 }
 
-fn append(log: &mut LogWriter, lsns: std::ops::RangeInclusive<u64>) -> Result<Lsn, LogError> {
+/// The same for records so long that blocks and sectors of the disk end within them.
+fn large(n: u64) -> Bytes {
+    vec![n as u8 | 1; n as usize % 7 * 150].into()
+}
+
+fn append(log: &mut LogWriter, lsns: RangeInclusive<u64>) -> Result<Lsn, LogError> {
+    append_all(log, lsns, record)
+}
+
+fn append_all(
+    log: &mut LogWriter,
+    lsns: RangeInclusive<u64>,
+    record: fn(u64) -> Bytes,
+) -> Result<Lsn, LogError> {
     for n in lsns {
         log.append(Lsn(n), &record(n))?;
     }
@@ -35,9 +63,16 @@ fn append(log: &mut LogWriter, lsns: std::ops::RangeInclusive<u64>) -> Result<Ls
 
 /// Checks that records are the right ones, without gaps, and gives the first and last.
 fn check(found: &Recovered) -> (u64, u64) {
+    check_all(found, record)
+}
+
+fn check_all(found: &Recovered, record: fn(u64) -> Bytes) -> (u64, u64) {
     let first = found.records.first().map_or(0, |(lsn, _)| lsn.0);
     for (expected, (lsn, bytes)) in (first..).zip(&found.records) {
-        assert_eq!((*lsn, bytes), (Lsn(expected), &record(expected)));
+        assert!(
+            (*lsn, bytes) == (Lsn(expected), &record(expected)),
+            "record {expected}"
+        );
     }
     assert_eq!(
         found.records.last().map_or(found.last, |(lsn, _)| *lsn),
@@ -145,8 +180,8 @@ fn logs_of_another_cluster_and_version_and_mode_are_refused() {
 #[test]
 fn the_front_goes_by_whole_segments_and_one_file_is_written_over() {
     let disk = SimStorage::new();
-    let (mut log, _) = open(&disk).unwrap();
-    append(&mut log, 1..=100).unwrap();
+    let (mut log, _) = open_large(&disk).unwrap();
+    append_all(&mut log, 1..=100, large).unwrap();
     let segments = disk.list().unwrap().len();
     log.truncate_below(Lsn(60)).unwrap();
     let first = log.first_lsn();
@@ -157,21 +192,51 @@ fn the_front_goes_by_whole_segments_and_one_file_is_written_over() {
     // Not all the way: the file must still hold old frames when it is looked at.
     while disk.list().unwrap().contains(&"spare".to_owned()) {
         let n = log.next_lsn().0;
-        append(&mut log, n..=n).unwrap();
+        append_all(&mut log, n..=n, large).unwrap();
     }
     let newest = disk.list().unwrap().pop().unwrap();
     let reused = disk.live_bytes(&newest).unwrap();
-    assert_eq!(reused[500..], spare[500..], "{newest} is no recycled file");
+    let kept = BLOCK_BYTES..;
+    assert!(
+        reused[kept.clone()] == spare[kept],
+        "{newest} is no recycled file"
+    );
     let last = log.next_lsn().0 - 1;
     // Killed, and asked again and again with the old frames behind the new ones.
     let disk = disk.crash_losing_all();
-    let (mut log, found) = open(&disk).unwrap();
-    assert_eq!(check(&found), (first.0, last));
+    let (mut log, found) = open_large(&disk).unwrap();
+    assert_eq!(check_all(&found, large), (first.0, last));
     assert_eq!(found.torn, None);
     for n in last + 1..last + 30 {
-        append(&mut log, n..=n).unwrap();
-        let (_, found) = open(&disk.duplicate()).unwrap();
-        assert_eq!(check(&found), (first.0, n));
+        append_all(&mut log, n..=n, large).unwrap();
+        let (_, found) = open_large(&disk.duplicate()).unwrap();
+        assert_eq!(check_all(&found, large), (first.0, n));
+    }
+}
+
+/// Old frames begin with the next block: what ends the new ones must lie in front of them.
+#[test]
+fn frames_that_end_with_a_block_end_so_in_a_recycled_file_too() {
+    for short in [0, 1, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 1] {
+        let disk = SimStorage::new();
+        let (mut log, _) = open_large(&disk).unwrap();
+        append_all(&mut log, 1..=100, large).unwrap();
+        log.truncate_below(Lsn(60)).unwrap();
+        let mut n = 100;
+        while disk.list().unwrap().contains(&"spare".to_owned()) {
+            n += 1;
+            append_all(&mut log, n..=n, large).unwrap();
+        }
+        let end = HEADER_BYTES + HEAD_BYTES + large(n).len();
+        let length = BLOCK_BYTES - short - end - HEAD_BYTES;
+        log.append(Lsn(n + 1), &vec![7; length]).unwrap();
+        log.commit().unwrap();
+        let newest = disk.list().unwrap().pop().unwrap();
+        let bytes = disk.live_bytes(&newest).unwrap();
+        let end = BLOCK_BYTES - short;
+        assert!(bytes[end - length..end].iter().all(|byte| *byte == 7));
+        let (_, found) = open_large(&disk.crash_losing_all()).unwrap();
+        assert_eq!((found.last, found.torn), (Lsn(n + 1), None), "{short}");
     }
 }
 
@@ -181,9 +246,9 @@ proptest! {
     #[test]
     fn whatever_was_committed_comes_back(
         groups in prop::collection::vec(
-            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..400), 0..6), 1..20),
-        segment_bytes in 300u64..4000,
-        fill_bytes in 0u64..1000,
+            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2000), 0..6), 1..20),
+        segment_bytes in 300u64..20_000,
+        fill_bytes in 0u64..10_000,
         reopen_every in 1usize..10,
     ) {
         let disk = SimStorage::new();

@@ -1,8 +1,9 @@
 //! What a transfer has fetched, in memory besides on the disk.
 
-use super::digest_map::{DigestMap, Keyed};
+use super::index::secret_key;
 use super::store::PartStore;
 use atlas_common::Digest;
+use atlas_common::digest_map::DigestMap;
 use atlas_common::parts::{Blob, StateDescriptor};
 
 /// Room for more blobs is made as they come: 40 MiB, and as much in the index.
@@ -10,19 +11,27 @@ const BLOBS_EXPECTED_MAX: usize = 1 << 19;
 
 /// Blobs of a state that came from peers: whoever takes it over needs not read them back and check them
 /// once more. At most as many bytes as the state has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fetched {
     blobs: DigestMap<Blob>,
     bytes: u64,
     bytes_max: u64,
 }
 
+impl Default for Fetched {
+    fn default() -> Self {
+        Self::of(&StateDescriptor::default())
+    }
+}
+
 impl Fetched {
     /// Nothing yet of this state.
     pub(super) fn of(target: &StateDescriptor) -> Self {
         let pages = target.pages.iter().map(|page| u64::from(page.bytes));
+        let mut blobs = DigestMap::new(secret_key());
+        blobs.reserve(expected(target));
         Self {
-            blobs: DigestMap::with_capacity_and_hasher(expected(target), Keyed::default()),
+            blobs,
             bytes: 0,
             bytes_max: target.total_bytes.saturating_add(pages.sum()),
         }

@@ -44,6 +44,15 @@ pub(super) fn incoming_of(file: &str) -> Option<u64> {
     number_of(file, INCOMING).filter(|pack| incoming_name(*pack) == file)
 }
 
+/// What a pack is written with. The next one can be written with the same: memory that is new costs more
+/// than what is done in it.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    buffer: Blocks,
+    entries: Vec<Entry>,
+    index: Vec<u8>,
+}
+
 /// A pack being written. One that is dropped before it is finished leaves no file.
 #[derive(Debug)]
 pub(super) struct PackWriter {
@@ -57,9 +66,8 @@ pub(super) struct PackWriter {
     written: u64,
     /// How many of them were synced.
     synced: u64,
-    /// What comes behind. Whether some of it is in the file already, is not known here.
-    buffer: Blocks,
-    entries: Vec<Entry>,
+    /// Its buffer holds what comes behind. Whether some of that is in the file already, is not known here.
+    room: Room,
 }
 
 impl PackWriter {
@@ -68,29 +76,34 @@ impl PackWriter {
         genesis: &Digest,
         pack: u64,
         file_name: String,
+        mut room: Room,
     ) -> Result<Self, StorageError> {
         let mut file = storage.open(&file_name)?;
         file.set_length(0)?;
         let header = record::header(genesis, pack);
-        let mut buffer = Blocks::new(BUFFER_BYTES);
+        room.entries.clear();
+        room.buffer.clear();
+        // The default one has no memory yet.
+        if room.buffer.is_full() {
+            room.buffer = Blocks::new(BUFFER_BYTES);
+        }
         // It has room for much more than a header.
-        buffer.push(&header);
+        room.buffer.push(&header);
         Ok(Self {
             storage,
             pack,
             file_name,
-            buffer,
             header,
             file: Some(file),
             written: 0,
             synced: 0,
-            entries: Vec::new(),
+            room,
         })
     }
 
     /// Bytes of the pack so far, without its index.
     pub(super) const fn bytes(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        self.written + self.room.buffer.len() as u64
     }
 
     /// Appends what stands for a blob.
@@ -112,15 +125,15 @@ impl PackWriter {
         let head = record::head(self.pack, &entry);
         self.push(&head)?;
         self.push(stored)?;
-        self.entries.push(entry);
+        self.room.entries.push(entry);
         Ok(entry)
     }
 
     /// Gathers bytes, and writes the buffer whenever it is full.
     fn push(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
         while !bytes.is_empty() {
-            bytes = self.buffer.push(bytes);
-            if self.buffer.is_full() {
+            bytes = self.room.buffer.push(bytes);
+            if self.room.buffer.is_full() {
                 self.flush()?;
             }
         }
@@ -131,10 +144,11 @@ impl PackWriter {
     /// again when there is more.
     pub(super) fn flush(&mut self) -> Result<(), StorageError> {
         if let Some(file) = &mut self.file
-            && self.buffer.len() > 0
+            && self.room.buffer.len() > 0
         {
-            file.write_past_cache(self.written, self.buffer.padded())?;
-            self.written += self.buffer.drop_whole() as u64;
+            let buffer = &mut self.room.buffer;
+            file.write_past_cache(self.written, buffer.padded())?;
+            self.written += buffer.drop_whole() as u64;
         }
         Ok(())
     }
@@ -157,8 +171,10 @@ impl PackWriter {
     /// Writes the index, syncs, and gives the pack its name, which needs the directory synced.
     pub(super) fn finish(mut self) -> Result<Finished, StorageError> {
         let offset = self.bytes();
-        let index = record::index(&self.header, offset, &self.entries);
+        let mut index = std::mem::take(&mut self.room.index);
+        record::index(&self.header, offset, &self.room.entries, &mut index);
         self.push(&index)?;
+        self.room.index = index;
         self.flush()?;
         let bytes = self.bytes();
         if let Some(file) = &mut self.file {
@@ -175,7 +191,7 @@ impl PackWriter {
         Ok(Finished {
             pack: self.pack,
             bytes,
-            entries: std::mem::take(&mut self.entries),
+            room: std::mem::take(&mut self.room),
         })
     }
 
@@ -200,7 +216,14 @@ impl Drop for PackWriter {
 pub(super) struct Finished {
     pub(super) pack: u64,
     pub(super) bytes: u64,
-    pub(super) entries: Vec<Entry>,
+    /// What it was written with, for the next one.
+    pub(super) room: Room,
+}
+
+impl Finished {
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.room.entries
+    }
 }
 
 /// A pack as it was found.

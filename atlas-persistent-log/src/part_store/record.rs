@@ -171,20 +171,20 @@ pub(super) fn read_head(pack: u64, offset: u32, bytes: &[u8]) -> Option<Entry> {
     })
 }
 
-/// The index and the footer behind it.
-pub(super) fn index(header: &[u8], offset: u64, entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_BYTES + FOOTER_BYTES);
+/// The index and the footer behind it, in place of what `bytes` holds.
+pub(super) fn index(header: &[u8], offset: u64, entries: &[Entry], bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.reserve(entries.len() * ENTRY_BYTES + FOOTER_BYTES);
     for entry in entries {
         bytes.extend_from_slice(&entry.digest.0);
         bytes.extend_from_slice(&entry.place.offset.to_le_bytes());
         bytes.extend_from_slice(&entry.place.numbers());
     }
-    let seal = seal(header, offset, &bytes);
+    let seal = seal(header, offset, bytes);
     bytes.extend_from_slice(&END_MAGIC);
     bytes.extend_from_slice(&(entries.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&offset.to_le_bytes());
     bytes.extend_from_slice(&seal.0);
-    bytes
 }
 
 fn seal(header: &[u8], offset: u64, entries: &[u8]) -> Digest {

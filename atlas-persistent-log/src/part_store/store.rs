@@ -5,7 +5,7 @@ use super::fetched::Fetched;
 use super::gate::{Gate, Pass};
 use super::index::{Index, Pack};
 use super::meta::{self, StoredCheckpoint, Target};
-use super::pack::{self, PackWriter};
+use super::pack::{self, PackWriter, Room};
 use super::record::BLOB_BYTES_MAX;
 use super::{PACK_BYTES_MAX, StoreOptions, StoreStats};
 use crate::remedy::Remedy;
@@ -341,8 +341,13 @@ fn take_over_incoming(
         if !entries.is_empty() {
             let to = index.take_number();
             let unfinished = pack::name(to) + TEMPORARY_SUFFIX;
-            let mut writer =
-                PackWriter::create(Arc::clone(storage), &options.genesis, to, unfinished)?;
+            let mut writer = PackWriter::create(
+                Arc::clone(storage),
+                &options.genesis,
+                to,
+                unfinished,
+                Room::default(),
+            )?;
             for entry in &entries {
                 let record = pack::read_record(&**storage, number, &file, entry)?;
                 if let Some(stored) = record {

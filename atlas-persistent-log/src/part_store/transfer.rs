@@ -4,7 +4,7 @@ use super::error::StoreError;
 use super::fetched::{self, Fetched};
 use super::index::Pack;
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
-use super::pack::{self, PackWriter};
+use super::pack::{self, PackWriter, Room};
 use super::record;
 use super::store::{Incoming, PartStore, check_blob};
 use atlas_common::parts::{Blob, StateDescriptor};
@@ -126,6 +126,7 @@ impl PartStore {
                     &self.inner.options.genesis,
                     number,
                     pack::incoming_name(number),
+                    Room::default(),
                 )?;
                 Ok(none.insert(Incoming { writer, synced: 0 }))
             }

@@ -2,15 +2,16 @@
 
 use super::error::StoreError;
 use super::gate::Pass;
+use super::index::secret_key;
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
-use super::pack::{self, PackWriter};
+use super::pack::{self, PackWriter, Room};
 use super::record;
 use super::store::{PartStore, check_blob};
 use crate::storage::TEMPORARY_SUFFIX;
-use atlas_common::parts::{PartRef, StateDescriptor};
+use atlas_common::digest_map::DigestMap;
+use atlas_common::parts::{PageCutter, PartRef};
 use atlas_common::{Digest, SeqNo};
 use bytes::Bytes;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Writes one checkpoint, part by part. Nothing of it exists before [`Self::commit`]; of a writer that
@@ -21,8 +22,9 @@ use std::sync::Arc;
 pub struct CheckpointWriter {
     store: PartStore,
     seq: SeqNo,
-    parts: Vec<PartRef>,
+    pages: PageCutter,
     parts_written: u64,
+    pages_written: u64,
     packs: Packs,
     pass: Option<Pass>,
 }
@@ -46,16 +48,18 @@ pub(super) struct Packs {
     store: PartStore,
     current: Option<PackWriter>,
     /// What is in the current one, which nobody finds before it is finished.
-    unregistered: BTreeSet<Digest>,
+    unregistered: DigestMap<()>,
+    room: Room,
     pub(super) bytes: u64,
 }
 
 impl Packs {
-    pub(super) const fn new(store: PartStore) -> Self {
+    pub(super) fn new(store: PartStore) -> Self {
         Self {
             store,
             current: None,
-            unregistered: BTreeSet::new(),
+            unregistered: DigestMap::new(secret_key()),
+            room: Room::default(),
             bytes: 0,
         }
     }
@@ -68,7 +72,8 @@ impl Packs {
                 let number = inner.index.write().take_number();
                 let name = pack::name(number) + TEMPORARY_SUFFIX;
                 let storage = Arc::clone(&inner.storage);
-                let writer = PackWriter::create(storage, &inner.options.genesis, number, name)?;
+                let (genesis, room) = (&inner.options.genesis, std::mem::take(&mut self.room));
+                let writer = PackWriter::create(storage, genesis, number, name, room)?;
                 Ok(none.insert(writer))
             }
         }
@@ -102,17 +107,18 @@ impl Packs {
         writer.append(digest, plain, encoding, stored)?;
         writer.sync_much()?;
         let full = writer.bytes() >= limit;
-        self.unregistered.insert(digest);
+        self.unregistered.insert(digest, ());
         if full { self.finish() } else { Ok(()) }
     }
 
     /// Finishes the current pack. Its name is not durable before the directory is synced.
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
         if let Some(writer) = self.current.take() {
-            self.unregistered.clear();
+            self.unregistered.remove_all();
             let finished = writer.finish()?;
             self.bytes += finished.bytes;
             self.store.inner.index.write().add_finished(&finished);
+            self.room = finished.room;
         }
         Ok(())
     }
@@ -134,8 +140,9 @@ impl PartStore {
         Ok(CheckpointWriter {
             store: self.clone(),
             seq,
-            parts: Vec::new(),
+            pages: PageCutter::default(),
             parts_written: 0,
+            pages_written: 0,
             packs: Packs::new(self.clone()),
             pass: Some(pass),
         })
@@ -200,10 +207,20 @@ impl CheckpointWriter {
             return Err(StoreError::WrongDigest { digest });
         }
         let store = self.store.clone();
-        let fresh = store.change(|| self.packs.add(part, bytes))?;
-        self.parts_written += u64::from(fresh);
-        self.parts.push(part);
-        Ok(fresh)
+        store.change(|| {
+            let fresh = self.packs.add(part, bytes)?;
+            self.parts_written += u64::from(fresh);
+            let page = self.pages.push(part)?;
+            self.page(page)?;
+            Ok(fresh)
+        })
+    }
+
+    fn page(&mut self, page: Option<(PartRef, Bytes)>) -> Result<(), StoreError> {
+        if let Some((page, bytes)) = page {
+            self.pages_written += u64::from(self.packs.add(page, &bytes)?);
+        }
+        Ok(())
     }
 
     /// Completes the checkpoint: durable on return. Then garbage is collected, if that had to wait.
@@ -221,11 +238,8 @@ impl CheckpointWriter {
     }
 
     fn write(&mut self, meta: CheckpointMeta) -> Result<Written, StoreError> {
-        let (descriptor, pages) = StateDescriptor::cut(&self.parts)?;
-        let mut pages_written = 0;
-        for (part, page) in descriptor.pages.iter().zip(&pages) {
-            pages_written += u64::from(self.packs.add(*part, page)?);
-        }
+        let (descriptor, last) = std::mem::take(&mut self.pages).finish()?;
+        self.page(last)?;
         self.packs.finish()?;
         // The checkpoint may rely on blobs of a transfer.
         self.store.seal_incoming()?;
@@ -239,7 +253,7 @@ impl CheckpointWriter {
             stored,
             bytes_written: self.packs.bytes,
             parts_written: self.parts_written,
-            pages_written,
+            pages_written: self.pages_written,
         })
     }
 }

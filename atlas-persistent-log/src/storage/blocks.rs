@@ -10,12 +10,12 @@ pub(super) fn first_block(memory: &[u8]) -> usize {
 }
 
 /// Whether these bytes begin and end with a block.
-pub(super) fn are_blocks(bytes: &[u8]) -> bool {
+pub(crate) fn are_blocks(bytes: &[u8]) -> bool {
     first_block(bytes) == 0 && bytes.len().is_multiple_of(BLOCK_BYTES)
 }
 
-/// A buffer of whole blocks, always the same memory.
-#[derive(Debug)]
+/// A buffer of whole blocks, always the same memory. The default one has none.
+#[derive(Debug, Default)]
 pub(crate) struct Blocks {
     memory: Vec<u8>,
     start: usize,
@@ -28,7 +28,8 @@ impl Blocks {
     /// An empty buffer for so many bytes, rounded up to whole blocks.
     pub(crate) fn new(bytes: usize) -> Self {
         let capacity = bytes.next_multiple_of(BLOCK_BYTES);
-        let memory = vec![0; capacity + BLOCK_BYTES];
+        // One block more to align it, and one for zeros behind the last.
+        let memory = vec![0; capacity + 2 * BLOCK_BYTES];
         // A pointer of bytes can always be aligned; otherwise nothing goes past the page cache.
         let start = first_block(&memory).min(BLOCK_BYTES);
         Self {
@@ -53,15 +54,27 @@ impl Blocks {
         self.length
     }
 
+    /// Drops everything.
+    pub(crate) const fn clear(&mut self) {
+        self.length = 0;
+    }
+
     pub(crate) const fn is_full(&self) -> bool {
         self.length == self.capacity
     }
 
     /// What was appended, and zeros up to the end of the last block.
     pub(crate) fn padded(&mut self) -> &[u8] {
-        let (end, padded) = (self.length, self.length.next_multiple_of(BLOCK_BYTES));
+        self.terminated(0)
+    }
+
+    /// What was appended, and zeros behind it: at least so many, no more than a block, and up to the end
+    /// of one.
+    pub(crate) fn terminated(&mut self, zeros: usize) -> &[u8] {
+        let end = self.length + zeros.min(BLOCK_BYTES);
+        let padded = end.next_multiple_of(BLOCK_BYTES);
         let bytes = &mut self.memory[self.start..self.start + padded];
-        bytes[end..].fill(0);
+        bytes[self.length..].fill(0);
         bytes
     }
 
@@ -88,11 +101,15 @@ mod tests {
         assert!(are_blocks(blocks.padded()));
         let padded = [vec![1; 5000], vec![0; 2 * BLOCK_BYTES - 5000]].concat();
         assert_eq!(blocks.padded(), padded);
+        let terminated = [vec![1; 5000], vec![0; 3 * BLOCK_BYTES - 5000]].concat();
+        assert_eq!(blocks.terminated(2 * BLOCK_BYTES - 5000), padded);
+        assert_eq!(blocks.terminated(2 * BLOCK_BYTES - 4999), terminated);
         assert_eq!(blocks.drop_whole(), BLOCK_BYTES);
         assert_eq!(blocks.len(), 5000 - BLOCK_BYTES);
         let left = 2 * BLOCK_BYTES - blocks.len();
         assert_eq!(blocks.push(&[2; 9000]).len(), 9000 - left);
         assert!(blocks.is_full());
+        assert_eq!(blocks.terminated(1).len(), 3 * BLOCK_BYTES);
         let expected = [vec![1; 5000 - BLOCK_BYTES], vec![2; left]].concat();
         assert_eq!(blocks.padded(), expected);
         assert_eq!((blocks.drop_whole(), blocks.len()), (2 * BLOCK_BYTES, 0));

@@ -7,6 +7,7 @@
 
 mod disk;
 
+use super::blocks::{BLOCK_BYTES, are_blocks};
 use super::{Operation, Storage, StorageError, StorageFile};
 use atlas_common::rng::SeededRng;
 use bytes::Bytes;
@@ -245,6 +246,17 @@ impl StorageFile for SimFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         let id = self.id;
         self.with(Operation::Write, |disk| disk.write_at(id, offset, bytes))
+    }
+
+    /// A real disk would take the bytes in the usual way then, and slowly.
+    fn write_past_cache(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        debug_assert!(
+            are_blocks(bytes) && offset.is_multiple_of(BLOCK_BYTES as u64),
+            "{} bytes at {offset} of {} are no whole blocks",
+            bytes.len(),
+            self.name
+        );
+        self.write_at(offset, bytes)
     }
 
     fn set_length(&mut self, bytes: u64) -> Result<(), StorageError> {

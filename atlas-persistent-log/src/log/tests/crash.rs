@@ -28,7 +28,7 @@ fn live(log: &mut LogWriter, known: &mut Known, until: u64) -> Result<(), LogErr
         let next = log.next_lsn().0;
         let last = next + next % 4;
         known.appended = last;
-        known.acknowledged = append(log, next..=last)?.0;
+        known.acknowledged = append_all(log, next..=last, large)?.0;
         if next.is_multiple_of(5) {
             log.mark_tail()?;
         }
@@ -42,7 +42,7 @@ fn live(log: &mut LogWriter, known: &mut Known, until: u64) -> Result<(), LogErr
 
 /// What must be there after a crash, whatever else is.
 fn check_kept(found: &Recovered, known: &Known, context: &str) {
-    let (first, last) = check(found);
+    let (first, last) = check_all(found, large);
     assert!(last >= known.acknowledged, "{context}: {last}");
     assert!(last <= known.appended, "{context}: {last}");
     assert!(first <= known.below.max(1), "{context}: first {first}");
@@ -58,7 +58,7 @@ fn operations_of_a_life(options: &LogOptions) -> u64 {
 
 #[test]
 fn a_power_cut_at_any_operation_keeps_what_was_acknowledged() {
-    let operations = operations_of_a_life(&options());
+    let operations = operations_of_a_life(&large_options());
     assert!(operations > 100);
     let mut torn = 0;
     for cut in 1..=operations {
@@ -67,14 +67,14 @@ fn a_power_cut_at_any_operation_keeps_what_was_acknowledged() {
             let mut disk = SimStorage::new();
             let mut known = Known::default();
             disk.inject(Fault::PowerCut, cut);
-            if let Ok((mut log, _)) = open(&disk) {
+            if let Ok((mut log, _)) = open_large(&disk) {
                 live(&mut log, &mut known, 80).ok();
             }
             // Recovery is interrupted too, again and again.
             for again in 1..4 {
                 disk = disk.crash(&mut rng);
                 disk.inject(Fault::PowerCut, again);
-                if let Ok((mut log, found)) = open(&disk) {
+                if let Ok((mut log, found)) = open_large(&disk) {
                     check_kept(
                         &found,
                         &known,
@@ -88,7 +88,7 @@ fn a_power_cut_at_any_operation_keeps_what_was_acknowledged() {
             }
             disk = disk.crash(&mut rng);
             let (mut log, found) =
-                open(&disk).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
+                open_large(&disk).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
             check_kept(&found, &known, &format!("cut {cut} seed {seed}"));
             torn += u64::from(found.torn.is_some());
             known.appended = found.last.0;
@@ -101,7 +101,7 @@ fn a_power_cut_at_any_operation_keeps_what_was_acknowledged() {
 
 #[test]
 fn in_mode_async_a_kill_keeps_what_was_acknowledged_and_a_power_cut_is_never_taken_for_damage() {
-    let options = options().durability(Durability::Async);
+    let options = large_options().durability(Durability::Async);
     let operations = operations_of_a_life(&options);
     let mut lost = 0;
     for cut in 1..=operations {
@@ -117,7 +117,7 @@ fn in_mode_async_a_kill_keeps_what_was_acknowledged_and_a_power_cut_is_never_tak
             let cut_off = disk.duplicate().crash(&mut rng);
             let (_, found) =
                 open(&cut_off).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
-            check(&found);
+            check_all(&found, large);
             lost += u64::from(found.last.0 < known.acknowledged);
         }
     }
@@ -140,13 +140,13 @@ fn in_mode_async_a_kill_keeps_what_was_acknowledged_and_a_power_cut_is_never_tak
 
 #[test]
 fn a_full_disk_stops_the_log_and_loses_nothing() {
-    let operations = operations_of_a_life(&options());
+    let operations = operations_of_a_life(&large_options());
     let mut struck = 0;
     for at in 1..=operations {
         let disk = SimStorage::new();
         let mut known = Known::default();
         disk.inject(Fault::DiskFull, at);
-        let outcome = match open(&disk) {
+        let outcome = match open_large(&disk) {
             Ok((mut log, _)) => {
                 let outcome = live(&mut log, &mut known, 80);
                 if outcome.is_err() {
@@ -179,7 +179,7 @@ fn a_full_disk_stops_the_log_and_loses_nothing() {
         } else {
             disk.crash_losing_all()
         };
-        let (mut log, found) = open(&disk).unwrap();
+        let (mut log, found) = open_large(&disk).unwrap();
         check_kept(&found, &known, &format!("full at {at}"));
         known.appended = found.last.0;
         live(&mut log, &mut known, 100).unwrap();
@@ -194,7 +194,7 @@ fn an_error_says_what_helps_and_so_do_those_that_follow_from_it() {
         (Fault::DiskFull, Remedy::FreeSpace),
     ] {
         let disk = SimStorage::new();
-        let (mut log, _) = open(&disk).unwrap();
+        let (mut log, _) = open_large(&disk).unwrap();
         disk.inject(fault, disk.counters().operations + 1);
         let error = live(&mut log, &mut Known::default(), 80).unwrap_err();
         assert_eq!(error.remedy(), remedy, "{error}");
@@ -206,12 +206,12 @@ fn an_error_says_what_helps_and_so_do_those_that_follow_from_it() {
 
 #[test]
 fn a_failed_sync_is_final_and_never_acknowledged() {
-    let operations = operations_of_a_life(&options());
+    let operations = operations_of_a_life(&large_options());
     for at in 1..=operations {
         let disk = SimStorage::new();
         let mut known = Known::default();
         disk.inject(Fault::SyncFails, at);
-        if let Ok((mut log, _)) = open(&disk) {
+        if let Ok((mut log, _)) = open_large(&disk) {
             if live(&mut log, &mut known, 80).is_ok() {
                 continue;
             }
@@ -226,7 +226,7 @@ fn a_failed_sync_is_final_and_never_acknowledged() {
         // The process starts again; the system's cache still has the bytes that are not on the
         // disk. What the log then reports must be there after a power cut.
         let disk = disk.kill();
-        let (mut log, found) = open(&disk).unwrap();
+        let (mut log, found) = open_large(&disk).unwrap();
         check_kept(&found, &known, &format!("sync {at} failed"));
         known.acknowledged = found.last.0;
         let (_, found) = open(&disk.duplicate().crash_losing_all()).unwrap();
