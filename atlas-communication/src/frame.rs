@@ -34,10 +34,10 @@ impl Room {
     };
 
     /// For members of the cluster, who are few: as much as an answer of a state transfer, which a buffer
-    /// that has to grow would copy twice.
+    /// that has to grow would copy twice; and as many as are on their way from a member at a time.
     pub(crate) const FOR_MEMBERS: Self = Self {
         promise_bytes_max: 18 * READ_BYTES_MAX,
-        buffers_kept: 4,
+        buffers_kept: 8,
     };
 }
 
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn long_frames_of_members_come_to_lie_where_those_before_them_were() {
         let mut buffer = FrameBuffer::new(1 << 24, Room::FOR_MEMBERS);
-        for held in 0..4 {
+        for held in 0..8 {
             let used = places(&mut buffer, &[LONG; 50], held);
             assert!(used <= held + 1, "{used} places while {held} are held");
         }

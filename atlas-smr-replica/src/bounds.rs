@@ -36,8 +36,8 @@ pub struct Bounds {
 /// Lanes between two replicas, and inboxes of a replica: one for each lane and one for clients.
 const LANES: u64 = 4;
 const INBOXES: u64 = LANES + 1;
-/// Of each lane, memory of long frames that is kept for the next ones: 4 × 21 × 64 KiB, and a bit.
-const FRAMES_KEPT_BYTES: u64 = 6 << 20;
+/// Of each lane, memory of long frames that is kept for the next ones: 8 × 21 × 64 KiB, and a bit.
+const FRAMES_KEPT_BYTES: u64 = 11 << 20;
 /// A client's connection besides frames: TLS, and buffers at their smallest.
 const CONNECTION_BYTES: u64 = 256 << 10;
 /// A session besides its replies.
@@ -225,7 +225,7 @@ impl<'a> Sizes<'a> {
         );
         table.add(
             "frames being read from peers and written to them",
-            format!("{n} peers × {LANES} lanes × (3 × frame_bytes_max + 6 MiB)"),
+            format!("{n} peers × {LANES} lanes × (3 × frame_bytes_max + 11 MiB)"),
             times(&[links, sum(&[times(&[3, frame]), FRAMES_KEPT_BYTES])]),
         );
         table.add(
