@@ -1,18 +1,29 @@
-//! Maps by digests, of tens of thousands of blobs.
+//! Maps by digests, of hundreds of thousands of blobs.
+
+mod slots;
 
 use crate::Digest;
 use crate::digest::DigestBuilder;
-use std::collections::HashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use slots::Slots;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 
 /// A hashed map that cannot be iterated: so that nothing depends on its order, and neither on its key.
+///
+/// Digests and values stay where they are while it grows; what is filled anew then is a table of five bytes
+/// for each. So growing takes little memory at a time, and little time.
 #[derive(Clone)]
-pub struct DigestMap<V>(HashMap<Digest, V, MapKey>);
+pub struct DigestMap<V> {
+    key: MapKey,
+    /// Where digests are in `slots`.
+    table: HashTable<u32>,
+    slots: Slots<V>,
+}
 
 /// What a [`DigestMap`] mixes into digests. They are as good as random already; but peers and clients choose
 /// what is digested, and could choose what falls together if they knew the key.
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MapKey([u64; 2]);
 
 impl MapKey {
@@ -31,75 +42,136 @@ impl fmt::Debug for MapKey {
     }
 }
 
+impl MapKey {
+    /// The first half of a digest, mixed by one long multiplication.
+    fn hash(self, digest: &Digest) -> u64 {
+        let [a, b] = first_words(&digest.0);
+        let [key_a, key_b] = self.0;
+        let product = u128::from(a ^ key_a) * u128::from(b ^ key_b);
+        (product as u64) ^ ((product >> 64) as u64)
+    }
+}
+
 impl<V> DigestMap<V> {
     /// An empty map, which takes no memory.
     #[must_use]
     pub const fn new(key: MapKey) -> Self {
-        Self(HashMap::with_hasher(key))
+        Self {
+            key,
+            table: HashTable::new(),
+            slots: Slots::new(),
+        }
     }
 
     /// How many values there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.table.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.table.is_empty()
+    }
+
+    fn find(&self, digest: &Digest) -> Option<u32> {
+        let is_it = |slot: &u32| self.slots.digest(*slot) == digest;
+        self.table.find(self.key.hash(digest), is_it).copied()
     }
 
     /// The value of this digest.
     #[must_use]
     pub fn get(&self, digest: &Digest) -> Option<&V> {
-        self.0.get(digest)
+        self.slots.get(self.find(digest)?)
+    }
+
+    /// The value of this digest, to be changed.
+    pub fn get_mut(&mut self, digest: &Digest) -> Option<&mut V> {
+        self.slots.get_mut(self.find(digest)?)
     }
 
     /// Whether there is one.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.0.contains_key(digest)
+        self.find(digest).is_some()
     }
 
     /// Sets a value, and gives the one before.
     pub fn insert(&mut self, digest: Digest, value: V) -> Option<V> {
-        self.0.insert(digest, value)
+        match self.place(digest) {
+            Ok(slot) => self
+                .slots
+                .get_mut(slot)
+                .map(|old| std::mem::replace(old, value)),
+            Err(slot) => {
+                self.slots.put(slot, digest, value);
+                None
+            }
+        }
     }
 
     /// The value of this digest, which is `new` where there was none.
     pub fn get_or_insert(&mut self, digest: Digest, new: V) -> &mut V {
-        self.0.entry(digest).or_insert(new)
+        match self.place(digest) {
+            Ok(slot) => self.slots.value(slot, || new),
+            Err(slot) => self.slots.put(slot, digest, new),
+        }
+    }
+
+    /// Where a digest is; or where it is to be put, which must be done.
+    fn place(&mut self, digest: Digest) -> Result<u32, u32> {
+        let Self { key, table, slots } = self;
+        let is_it = |slot: &u32| *slots.digest(*slot) == digest;
+        let hash = |slot: &u32| key.hash(slots.digest(*slot));
+        match table.entry(key.hash(&digest), is_it, hash) {
+            Entry::Occupied(known) => Ok(*known.get()),
+            Entry::Vacant(free) => {
+                let slot = slots.next();
+                free.insert(slot);
+                Err(slot)
+            }
+        }
     }
 
     /// Takes a value out.
     pub fn remove(&mut self, digest: &Digest) -> Option<V> {
-        self.0.remove(digest)
+        let Self { key, table, slots } = self;
+        let is_it = |slot: &u32| slots.digest(*slot) == digest;
+        let (slot, _) = table.find_entry(key.hash(digest), is_it).ok()?.remove();
+        slots.take(slot)
     }
 
-    /// The value of this digest, to be changed.
-    pub fn get_mut(&mut self, digest: &Digest) -> Option<&mut V> {
-        self.0.get_mut(digest)
-    }
-
-    /// Makes room for so many values more, where that is known before: a table that grows is filled anew.
+    /// Makes room for so many values more, where that is known before.
     pub fn reserve(&mut self, more: usize) {
-        self.0.reserve(more);
+        let Self { key, table, slots } = self;
+        table.reserve(more, |slot| key.hash(slots.digest(*slot)));
     }
 
     /// Keeps the values for which this holds, asked in any order.
-    pub fn retain(&mut self, keep: impl FnMut(&Digest, &mut V) -> bool) {
-        self.0.retain(keep);
+    pub fn retain(&mut self, mut keep: impl FnMut(&Digest, &mut V) -> bool) {
+        let Self { table, slots, .. } = self;
+        table.retain(|slot| {
+            let digest = *slots.digest(*slot);
+            let stays = slots
+                .get_mut(*slot)
+                .is_some_and(|value| keep(&digest, value));
+            if !stays {
+                slots.take(*slot);
+            }
+            stays
+        });
     }
 
     /// Removes all, and keeps the memory for others.
     pub fn remove_all(&mut self) {
-        self.0.clear();
+        self.table.clear();
+        self.slots.clear();
     }
 
     /// Removes all, and gives the memory back.
     pub fn clear(&mut self) {
-        *self = Self::new(*self.0.hasher());
+        *self = Self::new(self.key);
     }
 }
 
@@ -107,44 +179,6 @@ impl<V> fmt::Debug for DigestMap<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DigestMap({})", self.len())
     }
-}
-
-impl BuildHasher for MapKey {
-    type Hasher = Mixer;
-
-    fn build_hasher(&self) -> Mixer {
-        let Self(key) = *self;
-        Mixer { key, hash: 0 }
-    }
-}
-
-/// Makes the hash of a digest: its first half, mixed by one long multiplication.
-#[derive(Clone)]
-pub struct Mixer {
-    key: [u64; 2],
-    hash: u64,
-}
-
-impl fmt::Debug for Mixer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mixer")
-    }
-}
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.hash
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let [a, b] = first_words(bytes);
-        let [key_a, key_b] = self.key;
-        let product = u128::from(a ^ key_a) * u128::from(b ^ key_b);
-        self.hash = (product as u64) ^ ((product >> 64) as u64);
-    }
-
-    /// That a digest has 32 bytes tells nothing.
-    fn write_usize(&mut self, _: usize) {}
 }
 
 /// The first 16 bytes as numbers; 0 where there are fewer.
@@ -168,12 +202,12 @@ mod tests {
     fn digests_that_begin_or_end_alike_fall_apart_and_under_no_common_key() {
         let key = MapKey::new(7);
         for at in [0, 8] {
-            let hashes = (0..10_000).map(|number| key.hash_one(digest(number, at)));
+            let hashes = (0..10_000).map(|number| key.hash(&digest(number, at)));
             // As a table of 2^16 places sees them.
             let places: BTreeSet<u64> = hashes.map(|hash| hash & 0xffff).collect();
             assert!(places.len() > 5000, "{} places", places.len());
         }
-        let hash = |seed| MapKey::new(seed).hash_one(digest(7, 0));
+        let hash = |seed| MapKey::new(seed).hash(&digest(7, 0));
         assert_ne!(hash(7), hash(8));
         assert_eq!(hash(7), hash(7));
     }
@@ -197,8 +231,16 @@ mod tests {
                 assert_eq!(map.contains(&key), model.contains_key(&key));
                 assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));
             }
+            map.retain(|_, value| *value % 2 == 0);
+            model.retain(|_, value| *value % 2 == 0);
+            assert!(model.iter().all(|(key, value)| map.get(key) == Some(value)));
+            assert_eq!(map.len(), model.len());
+            map.remove_all();
+            assert!(map.is_empty() && model.keys().all(|key| !map.contains(key)));
+            map.insert(digest(1, 0), 1);
+            assert_eq!(map.get(&digest(1, 0)), Some(&1));
             map.clear();
-            assert!(map.is_empty() && map.0.capacity() == 0);
+            assert!(map.is_empty() && map.table.capacity() == 0);
         }
     }
 

@@ -30,14 +30,10 @@ const FORBIDDEN: [(&str, &str); 17] = [
 ];
 
 /// Parts of the crates below that are not pure, each for the reason given.
-const EXEMPT: [(&str, &str); 7] = [
+const EXEMPT: [(&str, &str); 6] = [
     (
         "atlas-common/src/crypto",
         "makes keys from the operating system's randomness",
-    ),
-    (
-        "atlas-common/src/digest_map.rs",
-        "an unordered map that cannot be iterated",
     ),
     (
         "atlas-smr-core/src/request_pre_processing",

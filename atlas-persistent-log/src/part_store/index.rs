@@ -7,9 +7,6 @@ use atlas_common::digest_map::{DigestMap, MapKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// The tables of [`Blobs`].
-const TABLES: usize = 64;
-
 /// Where a blob lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Located {
@@ -54,33 +51,6 @@ pub(super) enum Marked {
     },
 }
 
-/// Where blobs lie, in many small tables rather than one: a table that grows is filled anew, and for one of
-/// hundreds of thousands everybody would wait.
-#[derive(Debug)]
-struct Blobs([DigestMap<Located>; TABLES]);
-
-impl Default for Blobs {
-    fn default() -> Self {
-        let key = secret_key();
-        Self(std::array::from_fn(|_| DigestMap::new(key)))
-    }
-}
-
-impl Blobs {
-    /// By the end of the digest, since its begin says where in the table.
-    const fn table(digest: &Digest) -> usize {
-        digest.0[31] as usize % TABLES
-    }
-
-    fn of(&self, digest: &Digest) -> &DigestMap<Located> {
-        &self.0[Self::table(digest)]
-    }
-
-    fn of_mut(&mut self, digest: &Digest) -> &mut DigestMap<Located> {
-        &mut self.0[Self::table(digest)]
-    }
-}
-
 /// A key for maps that nobody else knows.
 pub(super) fn secret_key() -> MapKey {
     // The standard library seeds its maps from the operating system's random numbers.
@@ -88,14 +58,26 @@ pub(super) fn secret_key() -> MapKey {
 }
 
 /// All blobs and packs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
-    blobs: Blobs,
+    blobs: DigestMap<Located>,
     pub(super) packs: BTreeMap<u64, Pack>,
     /// Blobs whose records are known to be damaged.
     damaged: BTreeSet<Digest>,
     next_pack: u64,
     mark: u32,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            blobs: DigestMap::new(secret_key()),
+            packs: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            next_pack: 0,
+            mark: 0,
+        }
+    }
 }
 
 impl Index {
@@ -129,15 +111,12 @@ impl Index {
 
     /// Makes room for so many blobs more, where that is known before: a table that grows is filled anew.
     pub(super) fn reserve(&mut self, blobs: usize) {
-        for table in &mut self.blobs.0 {
-            table.reserve(blobs.div_ceil(TABLES));
-        }
+        self.blobs.reserve(blobs);
     }
 
     /// Of several copies of a blob the newest counts: an older one may be damaged.
     pub(super) fn add_blob(&mut self, pack: u64, entry: Entry) {
-        let table = self.blobs.of_mut(&entry.digest);
-        let newer = table.get(&entry.digest);
+        let newer = self.blobs.get(&entry.digest);
         if newer.is_some_and(|known| known.pack > pack) {
             return;
         }
@@ -146,7 +125,7 @@ impl Index {
             place: entry.place,
             mark: 0,
         };
-        table.insert(entry.digest, located);
+        self.blobs.insert(entry.digest, located);
         self.damaged.remove(&entry.digest);
     }
 
@@ -154,20 +133,18 @@ impl Index {
     pub(super) fn remove_packs(&mut self, packs: &BTreeSet<u64>) {
         self.packs.retain(|number, _| !packs.contains(number));
         let Self { blobs, damaged, .. } = self;
-        for table in &mut blobs.0 {
-            table.retain(|digest, located| {
-                let stays = !packs.contains(&located.pack);
-                if !stays {
-                    damaged.remove(digest);
-                }
-                stays
-            });
-        }
+        blobs.retain(|digest, located| {
+            let stays = !packs.contains(&located.pack);
+            if !stays {
+                damaged.remove(digest);
+            }
+            stays
+        });
     }
 
     /// Where a blob lies, and whether that is the incoming pack.
     pub(super) fn locate(&self, digest: &Digest) -> Option<(Located, bool)> {
-        let located = *self.blobs.of(digest).get(digest)?;
+        let located = *self.blobs.get(digest)?;
         let pack = self.packs.get(&located.pack)?;
         Some((located, pack.incoming))
     }
@@ -175,12 +152,12 @@ impl Index {
     /// Whether a blob is here, and not known to be damaged.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         let is_damaged = !self.damaged.is_empty() && self.damaged.contains(digest);
-        !is_damaged && self.blobs.of(digest).contains(digest)
+        !is_damaged && self.blobs.contains(digest)
     }
 
     /// Remembers that the copy in this pack is damaged.
     pub(super) fn set_damaged(&mut self, digest: &Digest, pack: u64) {
-        let known = self.blobs.of(digest).get(digest);
+        let known = self.blobs.get(digest);
         if known.is_some_and(|known| known.pack == pack) {
             self.damaged.insert(*digest);
         }
@@ -203,7 +180,7 @@ impl Index {
 
     /// Marks a blob as in use.
     pub(super) fn mark(&mut self, digest: &Digest) -> Marked {
-        let Some(located) = self.blobs.of_mut(digest).get_mut(digest) else {
+        let Some(located) = self.blobs.get_mut(digest) else {
             return Marked::Absent;
         };
         if located.mark == self.mark {
@@ -218,12 +195,12 @@ impl Index {
 
     /// Whether the copy of a blob in this pack is the one in use.
     pub(super) fn is_marked(&self, digest: &Digest, pack: u64) -> bool {
-        let found = self.blobs.of(digest).get(digest);
+        let found = self.blobs.get(digest);
         found.is_some_and(|located| located.mark == self.mark && located.pack == pack)
     }
 
     pub(super) fn blobs(&self) -> u64 {
-        self.blobs.0.iter().map(|table| table.len() as u64).sum()
+        self.blobs.len() as u64
     }
 
     /// How many are known to be damaged.
