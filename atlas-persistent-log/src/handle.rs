@@ -1,5 +1,7 @@
 //! The log's own thread: group commit for a driver that must not wait for the disk.
 
+mod sweep;
+
 use crate::log::{LogError, LogWriter};
 use crate::mode::{Durability, OperationMode};
 use crate::remedy::Remedy;
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use sweep::Sweeper;
 
 /// The most calls that wait for the log thread.
 pub const QUEUE_JOBS_MAX: usize = 4096;
@@ -71,6 +74,7 @@ struct Shared {
     /// Signalled when the queue has become shorter.
     room: Condvar,
     writer: Mutex<LogWriter>,
+    sweeper: Sweeper,
     durability: Durability,
     record_bytes_max: usize,
     sync_interval: Duration,
@@ -129,16 +133,17 @@ impl Work {
         }
     }
 
-    fn perform(&self, writer: &mut LogWriter) -> Result<(), LogError> {
+    /// Gives files that are to be deleted.
+    fn perform(&self, writer: &mut LogWriter) -> Result<Vec<String>, LogError> {
         if let Self::Compact(below) = self {
-            return writer.truncate_below(*below);
+            return writer.release_below(*below);
         }
         let mut lsn = self.first().unwrap_or_default();
         for record in self.records() {
             writer.append(lsn, record)?;
             lsn = lsn.next();
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
 
@@ -161,6 +166,7 @@ impl LogHandle {
             record_bytes_max: options.record_bytes_max,
             sync_interval: options.sync_interval,
             writer: Mutex::new(writer),
+            sweeper: Sweeper::default(),
             events,
             failed: OnceLock::new(),
             groups: AtomicU64::new(0),
@@ -257,6 +263,7 @@ impl LogHandle {
                 remedy: Remedy::Retry,
             });
         }
+        self.shared.sweeper.wait();
         let result = self.shared.writer.lock().settle();
         result.inspect_err(|error| self.shared.fail(error))
     }
@@ -381,10 +388,14 @@ impl Shared {
     /// Performs and commits; a compaction comes after the records that were queued before it.
     fn commit(&self, writer: &mut LogWriter, group: &[Work]) -> Result<Lsn, LogError> {
         let began = Instant::now();
+        let mut useless = Vec::new();
         for work in group {
-            work.perform(writer)?;
+            useless.extend(work.perform(writer)?);
         }
         let durable = writer.commit()?;
+        if let Some(storage) = writer.storage() {
+            self.sweeper.delete(storage, useless);
+        }
         let records = group.iter().map(|work| work.records().len() as u64).sum();
         let bytes = group.iter().map(|work| work.bytes() as u64).sum();
         self.groups

@@ -63,7 +63,7 @@ pub mod storage;
 
 pub use birth::Birth;
 pub use handle::{LogEvents, LogHandle, LogStats};
-pub use log::{LogError, LogOptions, LogWriter, Recovered};
+pub use log::{LogError, LogOptions, LogWriter, Recovered, SPARES_MAX};
 pub use mode::{Durability, OperationMode};
 pub use part_store::{
     CheckpointMeta, CheckpointWriter, Compression, Damage, Damaged, Fetched, PartStore, StoreError,

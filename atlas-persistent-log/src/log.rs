@@ -63,8 +63,9 @@
 //! # Removing the front
 //!
 //! [`LogWriter::truncate_below`] first makes a marker durable that states the new *low mark*, the
-//! first lsn of the oldest segment that stays; then files go, one of them kept under the name
-//! `spare` to be written over, which is faster than growing a new one. Opening finishes an
+//! first lsn of the oldest segment that stays; then files go, up to four of them ([`SPARES_MAX`]) kept
+//! under names `spare-0` and so on to be written over, which is faster than growing new ones. A
+//! [`LogHandle`](crate::LogHandle) deletes the others on a thread of their own. Opening finishes an
 //! interrupted removal (segments below the low mark), and finds a segment missing where the low mark
 //! or a seal says that there must be one.
 
@@ -75,7 +76,9 @@ mod segments;
 mod writer;
 
 pub use error::{Damage, LogError};
+pub use segments::SPARES_MAX;
 pub use writer::LogWriter;
+pub(crate) use writer::delete;
 
 use crate::mode::Durability;
 use crate::storage::{Storage, StorageError};

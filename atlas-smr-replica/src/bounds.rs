@@ -10,6 +10,7 @@ use crate::driver::{LONG_FRAMES_BYTES_MAX, READS_BYTES_MAX, default_workers};
 use crate::evidence;
 use crate::node::DECISIONS_BYTES_MAX;
 use crate::verified;
+use atlas_persistent_log::SPARES_MAX;
 use atlas_smr_execution::ExecutorOptions;
 use std::thread::available_parallelism;
 
@@ -391,12 +392,14 @@ impl<'a> Sizes<'a> {
             limits.batch_bytes_max as u64,
             times(&[self.members, VOTES_BYTES]),
         ]);
+        // The first and the last one in part, and those that wait to be written over.
+        let segments = 2 + SPARES_MAX as u64;
         let log = sum(&[
             times(&[windows, limits.window, slot]),
-            times(&[3, self.node.log_segment_bytes]),
+            times(&[segments, self.node.log_segment_bytes]),
         ]);
         let log_formula = format!(
-            "{windows} × window × (batch_bytes_max + {} × 1 KiB) + 3 × log_segment_bytes",
+            "{windows} × window × (batch_bytes_max + {} × 1 KiB) + {segments} × log_segment_bytes",
             self.members
         );
         table.add("the log", log_formula, log);

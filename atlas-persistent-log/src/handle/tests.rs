@@ -1,6 +1,6 @@
 use super::*;
-use crate::log::LogOptions;
-use crate::storage::{Fault, SimStorage};
+use crate::log::{LogOptions, SPARES_MAX};
+use crate::storage::{Fault, SimStorage, Storage};
 use atlas_common::Digest;
 use crossbeam_channel::unbounded;
 
@@ -269,4 +269,26 @@ fn compaction_comes_after_what_was_appended_before_it() {
     assert!(records[0].0 > Lsn(10) && records[0].0 <= Lsn(30));
     assert_eq!(records.last().unwrap().0, Lsn(40));
     log.shutdown().unwrap();
+}
+
+#[test]
+fn segments_that_are_let_go_are_deleted_before_the_shutdown_returns() {
+    let disk = SimStorage::new();
+    let (log, _events) = start(&disk, Durability::Sync);
+    for n in 1..=40 {
+        log.append(
+            Lsn(n),
+            Bytes::from(vec![1; 100_000]),
+            OperationMode::Blocking,
+        )
+        .unwrap();
+    }
+    let segments = disk.list().unwrap().len();
+    assert!(segments > SPARES_MAX + 4);
+    log.compact(Lsn(39), OperationMode::Blocking).unwrap();
+    log.shutdown().unwrap();
+    let names = disk.list().unwrap();
+    let kept = names.iter().filter(|name| name.starts_with("log-")).count();
+    assert!(kept <= 2 && names.len() == kept + SPARES_MAX, "{names:?}");
+    assert_eq!(recovered(&disk).last().unwrap().0, Lsn(40));
 }

@@ -10,12 +10,21 @@ pub(super) const HEAD_BYTES: usize = 32;
 pub(super) const MARKER_BYTES: usize = HEAD_BYTES + 8;
 /// Room kept at the end of each segment for a marker, the seal and the terminator.
 pub(super) const RESERVE_BYTES: usize = MARKER_BYTES + 2 * HEAD_BYTES;
-pub(super) const SPARE: &str = "spare";
+const SPARE: &str = "spare";
 const PREFIX: &str = "log-";
 const LENGTH_BITS: u32 = 28;
 
 pub(super) fn segment_name(first: Lsn) -> String {
     format!("{PREFIX}{:016x}", first.0)
+}
+
+/// The name of a file that waits to be written over.
+pub(super) fn spare_name(number: usize) -> String {
+    format!("{SPARE}-{number}")
+}
+
+pub(super) fn is_spare(name: &str) -> bool {
+    name.starts_with(SPARE)
 }
 
 /// The first lsn of a segment by its name; `None` for other files.
@@ -229,7 +238,7 @@ mod tests {
         for name in [
             "log-7",
             "log-",
-            "spare",
+            "spare-1",
             "log-000000000000004G",
             "log-000000000000004D",
         ] {

@@ -1,9 +1,7 @@
 //! The segment files of a log that is open for writing.
 
 use super::LogOptions;
-use super::format::{
-    self, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind, RESERVE_BYTES, SPARE, Sealer,
-};
+use super::format::{self, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind, RESERVE_BYTES, Sealer};
 use super::recover::{Found, SEGMENT_BYTES_CAP};
 use crate::mode::Durability;
 use crate::storage::{BLOCK_BYTES, Blocks, Storage, StorageError, StorageFile};
@@ -20,6 +18,9 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 struct Zeros([u8; 1 << 18]);
 static ZEROS: Zeros = Zeros([0; 1 << 18]);
 const _: () = assert!(align_of::<Zeros>() == BLOCK_BYTES);
+/// Files of a log that are kept to be written over, where there are as many: nothing need be filled with
+/// zeros then, nor given back to the file system and taken from it again.
+pub const SPARES_MAX: usize = 4;
 /// A buffer larger than this is given back after its group.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -29,8 +30,8 @@ pub(super) struct Segments {
     options: LogOptions,
     /// The first lsns of all segments, in order; the last one is being written.
     firsts: Vec<Lsn>,
-    /// Whether a file waits to be written over.
-    spare: bool,
+    /// Files that wait to be written over.
+    spares: Vec<String>,
     current: Current,
     /// Frames that are not written yet.
     buffer: Vec<u8>,
@@ -66,7 +67,7 @@ impl Segments {
         storage: Arc<dyn Storage>,
         options: LogOptions,
     ) -> Result<Self, StorageError> {
-        let mut spare = has_spare(&*storage)?;
+        let mut spares = find_spares(&*storage)?;
         let header = Header {
             genesis: options.genesis,
             first: Lsn(1),
@@ -74,12 +75,12 @@ impl Segments {
             low: Lsn(1),
             chain: 0,
         };
-        let current = Current::create(&*storage, &options, &header, &mut spare)?;
+        let current = Current::create(&*storage, &options, &header, &mut spares)?;
         Ok(Self {
             storage,
             options,
             firsts: vec![header.first],
-            spare,
+            spares,
             current,
             buffer: Vec::new(),
         })
@@ -119,18 +120,24 @@ impl Segments {
         current.file.sync()?;
         let mut segments = Self {
             current,
-            spare: has_spare(&*storage)?,
+            spares: find_spares(&*storage)?,
             storage,
             options,
             firsts: found.segments.clone(),
             buffer: Vec::new(),
         };
         for name in &found.leftover {
-            segments.discard(name)?;
+            if !segments.reuse(name)? {
+                segments.storage.delete(name)?;
+            }
         }
         // A new segment may have its name without that being durable.
         segments.storage.sync_dir()?;
         Ok(segments)
+    }
+
+    pub(super) const fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     /// The first lsn of the oldest segment.
@@ -216,7 +223,7 @@ impl Segments {
             low: self.low(),
             chain: self.current.chain,
         };
-        let next = Current::create(&*self.storage, &self.options, &header, &mut self.spare)?;
+        let next = Current::create(&*self.storage, &self.options, &header, &mut self.spares)?;
         self.firsts.push(first);
         // Only now that the new segment is durable may the old one say that it exists.
         self.encode(Kind::Seal, first.prev(), &[]);
@@ -226,45 +233,59 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes the segments whose records are all below `lsn`; true when there were any. Everything
-    /// is durable then. `last` is the last record.
-    pub(super) fn truncate_below(&mut self, lsn: Lsn, last: Lsn) -> Result<bool, StorageError> {
+    /// Lets go of the segments whose records are all below `lsn`, if there are any: everything is durable
+    /// then, and the files that are given may be deleted at any time. `last` is the last record.
+    pub(super) fn release_below(
+        &mut self,
+        lsn: Lsn,
+        last: Lsn,
+    ) -> Result<Option<Vec<String>>, StorageError> {
         let next_firsts = self.firsts.iter().skip(1);
         let count = next_firsts.take_while(|first| **first <= lsn).count();
         if count == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let removed: Vec<Lsn> = self.firsts.drain(..count).collect();
         // Without this an opening could not tell removed segments from lost ones.
         self.mark(last);
         self.write()?;
         self.sync()?;
+        let mut useless = Vec::new();
         for first in removed {
-            self.discard(&format::segment_name(first))?;
+            let name = format::segment_name(first);
+            if !self.reuse(&name)? {
+                useless.push(name);
+            }
         }
         self.storage.sync_dir()?;
-        Ok(true)
+        Ok(Some(useless))
     }
 
-    /// Keeps a segment file to be written over, or deletes it.
-    fn discard(&mut self, name: &str) -> Result<(), StorageError> {
+    /// Keeps a segment file to be written over, unless there are enough of them.
+    fn reuse(&mut self, name: &str) -> Result<bool, StorageError> {
         let longest = self.options.segment_bytes.next_multiple_of(BLOCK);
-        let reusable = !self.spare && self.storage.length(name)? <= longest;
-        if reusable {
-            self.spare = true;
-            self.storage.rename(name, SPARE)
-        } else {
-            self.storage.delete(name)
+        let mut free = (0..SPARES_MAX).map(format::spare_name);
+        let free = free.find(|spare| !self.spares.contains(spare));
+        let Some(spare) = free.filter(|_| self.spares.len() < SPARES_MAX) else {
+            return Ok(false);
+        };
+        if self.storage.length(name)? > longest {
+            return Ok(false);
         }
+        self.storage.rename(name, &spare)?;
+        self.spares.push(spare);
+        Ok(true)
     }
 }
 
-fn has_spare(storage: &dyn Storage) -> Result<bool, StorageError> {
-    match storage.length(SPARE) {
-        Ok(bytes) => Ok(bytes <= SEGMENT_BYTES_CAP),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
+fn find_spares(storage: &dyn Storage) -> Result<Vec<String>, StorageError> {
+    let mut spares = Vec::new();
+    for name in storage.list()? {
+        if format::is_spare(&name) && storage.length(&name)? <= SEGMENT_BYTES_CAP {
+            spares.push(name);
+        }
     }
+    Ok(spares)
 }
 
 impl Current {
@@ -273,15 +294,18 @@ impl Current {
         storage: &dyn Storage,
         options: &LogOptions,
         header: &Header,
-        spare: &mut bool,
+        spares: &mut Vec<String>,
     ) -> Result<Self, StorageError> {
-        let unnamed = if *spare { SPARE } else { NEXT };
+        let spare = spares.pop();
+        let unnamed = spare.as_deref().unwrap_or(NEXT);
         let name = format::segment_name(header.first);
         let mut file = storage.open(unnamed)?;
-        let filled = if *spare { storage.length(SPARE)? } else { 0 };
-        if !*spare {
+        let filled = if spare.is_some() {
+            storage.length(unnamed)?
+        } else {
             file.set_length(0)?;
-        }
+            0
+        };
         let mut current = Self {
             file,
             past_cache: options.durability == Durability::Sync,
@@ -296,7 +320,6 @@ impl Current {
         current.write(&header.encode(), options)?;
         current.file.sync()?;
         storage.rename(unnamed, &name)?;
-        *spare = false;
         storage.sync_dir()?;
         // Under its name, so that errors tell it.
         current.file = storage.open(&name)?;

@@ -3,7 +3,7 @@
 mod crash;
 mod damage;
 
-use super::format::{HEAD_BYTES, HEADER_BYTES};
+use super::format::{HEAD_BYTES, HEADER_BYTES, is_spare, spare_name};
 use super::*;
 use crate::storage::{BLOCK_BYTES, SimStorage};
 use proptest::prelude::*;
@@ -177,24 +177,35 @@ fn logs_of_another_cluster_and_version_and_mode_are_refused() {
     assert_eq!(open(&disk).unwrap().1, Recovered::default());
 }
 
+fn newest_segment(disk: &SimStorage) -> String {
+    let names = disk.list().unwrap().into_iter();
+    names.filter(|name| !is_spare(name)).next_back().unwrap()
+}
+
+fn spares(disk: &SimStorage) -> usize {
+    let names = disk.list().unwrap();
+    names.iter().filter(|name| is_spare(name)).count()
+}
+
 #[test]
-fn the_front_goes_by_whole_segments_and_one_file_is_written_over() {
+fn the_front_goes_by_whole_segments_and_some_files_are_written_over() {
     let disk = SimStorage::new();
     let (mut log, _) = open_large(&disk).unwrap();
-    append_all(&mut log, 1..=100, large).unwrap();
+    append_all(&mut log, 1..=200, large).unwrap();
     let segments = disk.list().unwrap().len();
-    log.truncate_below(Lsn(60)).unwrap();
+    log.truncate_below(Lsn(160)).unwrap();
     let first = log.first_lsn();
-    assert!(first <= Lsn(60) && first > Lsn(40), "{first}");
+    assert!(first <= Lsn(160) && first > Lsn(140), "{first}");
     let names = disk.list().unwrap();
-    assert!(names.len() < segments && names.contains(&"spare".to_owned()));
-    let spare = disk.live_bytes("spare").unwrap();
+    assert_eq!(spares(&disk), SPARES_MAX);
+    assert!(names.len() < segments, "not all files are kept");
+    let spare = disk.live_bytes(&spare_name(SPARES_MAX - 1)).unwrap();
     // Not all the way: the file must still hold old frames when it is looked at.
-    while disk.list().unwrap().contains(&"spare".to_owned()) {
+    while spares(&disk) == SPARES_MAX {
         let n = log.next_lsn().0;
         append_all(&mut log, n..=n, large).unwrap();
     }
-    let newest = disk.list().unwrap().pop().unwrap();
+    let newest = newest_segment(&disk);
     let reused = disk.live_bytes(&newest).unwrap();
     let kept = BLOCK_BYTES..;
     assert!(
@@ -220,10 +231,10 @@ fn frames_that_end_with_a_block_end_so_in_a_recycled_file_too() {
     for short in [0, 1, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 1] {
         let disk = SimStorage::new();
         let (mut log, _) = open_large(&disk).unwrap();
-        append_all(&mut log, 1..=100, large).unwrap();
-        log.truncate_below(Lsn(60)).unwrap();
-        let mut n = 100;
-        while disk.list().unwrap().contains(&"spare".to_owned()) {
+        append_all(&mut log, 1..=200, large).unwrap();
+        log.truncate_below(Lsn(160)).unwrap();
+        let mut n = 200;
+        while spares(&disk) == SPARES_MAX {
             n += 1;
             append_all(&mut log, n..=n, large).unwrap();
         }
@@ -231,7 +242,7 @@ fn frames_that_end_with_a_block_end_so_in_a_recycled_file_too() {
         let length = BLOCK_BYTES - short - end - HEAD_BYTES;
         log.append(Lsn(n + 1), &vec![7; length]).unwrap();
         log.commit().unwrap();
-        let newest = disk.list().unwrap().pop().unwrap();
+        let newest = newest_segment(&disk);
         let bytes = disk.live_bytes(&newest).unwrap();
         let end = BLOCK_BYTES - short;
         assert!(bytes[end - length..end].iter().all(|byte| *byte == 7));

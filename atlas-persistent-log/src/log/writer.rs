@@ -211,16 +211,35 @@ impl LogWriter {
     /// # Errors
     /// When the storage fails or has failed.
     pub fn truncate_below(&mut self, lsn: Lsn) -> Result<(), LogError> {
+        let useless = self.release_below(lsn)?;
+        self.guarded(|log| {
+            let Some(segments) = &log.segments else {
+                return Ok(());
+            };
+            delete(segments.storage(), &useless)
+        })
+    }
+
+    /// As [`Self::truncate_below`], but gives the files that are to be deleted, at any time, since file
+    /// systems may take long for it; an opening would do it as well.
+    pub(crate) fn release_below(&mut self, lsn: Lsn) -> Result<Vec<String>, LogError> {
         self.guarded(|log| {
             let last = log.next.prev();
-            if let Some(segments) = &mut log.segments
-                && segments.truncate_below(lsn, last)?
-            {
+            let Some(segments) = &mut log.segments else {
+                return Ok(Vec::new());
+            };
+            let released = segments.release_below(lsn, last)?;
+            if released.is_some() {
                 log.written = last;
                 log.durable = last;
             }
-            Ok(())
+            Ok(released.unwrap_or_default())
         })
+    }
+
+    /// Where the log is; `None` in mode `memory`.
+    pub(crate) fn storage(&self) -> Option<&Arc<dyn Storage>> {
+        self.segments.as_ref().map(Segments::storage)
     }
 
     /// Writes and syncs everything, with a marker that says so. Returns the last record.
@@ -281,6 +300,17 @@ impl LogWriter {
         }
         Ok(())
     }
+}
+
+/// Deletes files of segments that were let go.
+pub(crate) fn delete(storage: &Arc<dyn Storage>, names: &[String]) -> Result<(), StorageError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    for name in names {
+        storage.delete(name)?;
+    }
+    storage.sync_dir()
 }
 
 fn clamp(options: LogOptions) -> LogOptions {
