@@ -1,5 +1,6 @@
 //! The `atlas` command.
 
+mod allocator;
 mod backup;
 mod bench;
 mod bounds;
@@ -62,8 +63,17 @@ enum Command {
     Bench(bench::Arguments),
 }
 
+impl Command {
+    const fn runs_replicas(&self) -> bool {
+        matches!(self, Self::Start(_) | Self::Demo(_) | Self::Bench(_))
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.command.runs_replicas() {
+        allocator::keep_memory();
+    }
     // Where a replica is killed on purpose, its peers' warnings would only be in the way.
     let staged = matches!(arguments.command, Command::Demo(_) | Command::Bench(_));
     logging::start(if staged { "error" } else { "warn" });

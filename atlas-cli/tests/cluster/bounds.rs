@@ -55,6 +55,20 @@ fn running_replicas_take_less_than_their_bounds_say() {
     }
 }
 
+/// The allocator reads it before anything else runs.
+#[test]
+fn a_replica_runs_with_an_allocator_that_keeps_free_memory_for_a_while() {
+    let cluster = Cluster::start(&[]);
+    for replica in 0..4 {
+        let process = format!("/proc/{}", cluster.pid(replica));
+        let environment = fs::read(format!("{process}/environ")).unwrap();
+        let mut settings = environment.split(|byte| *byte == 0);
+        assert!(settings.any(|setting| setting == b"MIMALLOC_PURGE_DELAY=600000"));
+        let name = fs::read_to_string(format!("{process}/comm")).unwrap();
+        assert!(name.starts_with("atlas"), "{name}");
+    }
+}
+
 #[test]
 fn bounds_follow_from_the_configuration() {
     let cluster = Cluster::init(&[]);
