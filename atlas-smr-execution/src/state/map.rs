@@ -334,7 +334,11 @@ impl DivisibleState for DivisibleMap {
         fork.detach();
         let log = fork.overlay.map(|overlay| overlay.into_log());
         for (key, value) in log.into_iter().flatten() {
-            self.write(&key, value.as_deref());
+            match (&self.overlay, value) {
+                // Nobody wants the value before.
+                (None, Some(value)) => drop(self.tree.insert_over(&key, &value, |_| ())),
+                (_, value) => drop(self.write(&key, value.as_deref())),
+            }
         }
     }
 

@@ -211,6 +211,8 @@ impl OrderingProtocol for Pbft {
     }
 
     fn status(&self) -> ProtocolStatus {
+        // All up to there are decided, thousands perhaps.
+        let open = self.slots.range(self.decided.next()..);
         ProtocolStatus {
             view: self.view,
             changing_view: self.changing,
@@ -218,7 +220,7 @@ impl OrderingProtocol for Pbft {
             decided: self.decided,
             low: self.low(),
             high: self.high(),
-            in_flight: self.slots.values().filter(|slot| slot.in_flight()).count(),
+            in_flight: open.filter(|(_, slot)| slot.in_flight()).count(),
             view_changes: self.view_changes,
             forgot_votes: self.membership.is_voter(self.me) && !self.remembers(),
         }

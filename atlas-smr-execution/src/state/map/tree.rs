@@ -52,10 +52,20 @@ impl Tree {
     }
 
     pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
+        self.insert_over(key, value, Bytes::copy_from_slice)
+    }
+
+    /// As [`Self::insert`], with whatever is made of the value before.
+    pub(super) fn insert_over<T>(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        previous: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
         if let Some(part) = self.parts.floor_mut(key)
             && let Ok(index) = part.search(key)
         {
-            let previous = Bytes::copy_from_slice(part.entry(index).1);
+            let previous = previous(part.entry(index).1);
             let size = part.size_with(index, value);
             if size <= self.part_bytes && size >= self.part_bytes / 4 {
                 Part::overwrite(part, index, value);
