@@ -178,8 +178,9 @@ fn logs_of_another_cluster_and_version_and_mode_are_refused() {
 }
 
 fn newest_segment(disk: &SimStorage) -> String {
-    let names = disk.list().unwrap().into_iter();
-    names.filter(|name| !is_spare(name)).next_back().unwrap()
+    let mut names = disk.list().unwrap();
+    names.retain(|name| !is_spare(name));
+    names.pop().unwrap()
 }
 
 fn spares(disk: &SimStorage) -> usize {
