@@ -255,15 +255,14 @@ impl LogHandle {
 
     fn stop(&mut self) -> Result<Lsn, LogError> {
         self.queue = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let thread = self.thread.take().map(JoinHandle::join);
+        self.shared.sweeper.wait();
+        if let Some(Err(_panic)) = thread {
             return Err(LogError::Failed {
                 cause: "the log thread panicked".to_owned(),
                 remedy: Remedy::Retry,
             });
         }
-        self.shared.sweeper.wait();
         let result = self.shared.writer.lock().settle();
         result.inspect_err(|error| self.shared.fail(error))
     }

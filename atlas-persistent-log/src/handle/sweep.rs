@@ -1,5 +1,7 @@
 //! Deleting what the log has let go of, on a thread of its own: file systems may take long to give back the
 //! room of a segment, and replies would wait for it.
+//!
+//! It never syncs the directory: the system tells a failed sync once, and the log's thread has to hear of it.
 
 use crate::log::delete;
 use crate::storage::Storage;
@@ -20,7 +22,7 @@ impl Sweeper {
         self.wait();
         let storage = Arc::clone(storage);
         let sweep = move || {
-            if let Err(error) = delete(&storage, &names) {
+            if let Err(error) = delete(&*storage, &names) {
                 tracing::warn!(%error, "old segments of the log are deleted at the next start");
             }
         };

@@ -216,7 +216,7 @@ impl LogWriter {
             let Some(segments) = &log.segments else {
                 return Ok(());
             };
-            delete(segments.storage(), &useless)
+            delete(&**segments.storage(), &useless)
         })
     }
 
@@ -302,15 +302,9 @@ impl LogWriter {
     }
 }
 
-/// Deletes files of segments that were let go.
-pub(crate) fn delete(storage: &Arc<dyn Storage>, names: &[String]) -> Result<(), StorageError> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    for name in names {
-        storage.delete(name)?;
-    }
-    storage.sync_dir()
+/// Deletes files of segments that were let go. That need not be durable: an opening finishes it.
+pub(crate) fn delete(storage: &dyn Storage, names: &[String]) -> Result<(), StorageError> {
+    names.iter().try_for_each(|name| storage.delete(name))
 }
 
 fn clamp(options: LogOptions) -> LogOptions {
