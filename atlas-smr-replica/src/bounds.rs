@@ -47,8 +47,8 @@ const SESSION_BYTES: u64 = 512;
 const WORKER_BYTES: u64 = 2 * 2 * (32 << 20);
 /// Bundles that were found valid: 65,536 of 150 bytes.
 const BUNDLES_VERIFIED_BYTES: u64 = 10 << 20;
-/// The log's queue and the group that is being written.
-const LOG_QUEUE_BYTES: u64 = (64 << 20) + (8 << 20);
+/// The log's queue, the group that is being written, and a buffer for each of two segments.
+const LOG_QUEUE_BYTES: u64 = (64 << 20) + (8 << 20) + 2 * (1 << 20);
 /// Of a transfer: what is on its way, here and to the store, what is gathered for three packs that are
 /// written at a time, and answers for each peer.
 const TRANSFER_BYTES: u64 = 2 * (32 << 20) + (4 << 20);
@@ -343,7 +343,7 @@ impl<'a> Sizes<'a> {
         let (chunk, frame) = (limits.chunk_bytes as u64, limits.frame_bytes_max as u64);
         table.add(
             "records that wait for the log",
-            "72 MiB + 2 × batch_bytes_max",
+            "74 MiB + 2 × batch_bytes_max",
             sum(&[LOG_QUEUE_BYTES, times(&[2, limits.batch_bytes_max as u64])]),
         );
         table.add(
