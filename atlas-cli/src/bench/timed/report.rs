@@ -363,3 +363,38 @@ impl fmt::Display for TimedReport {
         writeln!(f, "{} errors, {} calls began late", self.errors, self.late)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_counts_in_the_second_of_its_answer_and_a_checkpoint_in_all_that_it_touches() {
+        let call = |appointed, latency| Sample { appointed, latency };
+        let samples = vec![
+            call(400_000, 50_000), // before
+            call(400_000, 100_000),
+            call(1_400_000, 100_000),
+            call(1_500_000, 300_000),
+            call(3_499_999, 1), // in what is no whole second
+        ];
+        let run = Run {
+            seen: Seen {
+                samples,
+                ..Seen::default()
+            },
+            span: (500_000, 3_900_000),
+            checkpoints: Vec::new(),
+            busy: vec![(2_400_000, 2_600_000)],
+            resident_before: Vec::new(),
+            resident_most: Vec::new(),
+            of_replicas: None,
+            of_clients: 0.0,
+        };
+        let seconds = timeline(&run).unwrap();
+        let seconds = seconds.iter();
+        let told = seconds.map(|s| (s.at, s.checkpoint, s.operations, s.latency_us.max / 1000));
+        let expected = [(0, false, 1, 100), (1, true, 2, 300), (2, true, 0, 0)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+}
