@@ -19,6 +19,7 @@ pub(crate) use table::{DivisibleTable, MonolithicTable, StateKind};
 
 use crate::cluster::{self, OwnCluster};
 use anyhow::{Context, Result, bail};
+use atlas_common::crypto;
 use atlas_smr::config::{ClientConfig, Initialised, NodeConfig};
 use atlas_smr::{Client, Durability, ProtocolRegistry, Replica, ReplicaHandle, connect};
 use bytes::Bytes;
@@ -29,7 +30,6 @@ use rejoin::RejoinReport;
 use report::Report;
 use serde::Serialize;
 use std::fmt::Display;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -284,8 +284,8 @@ async fn measure_rejoin(
 
 /// The seed that was given, or another one each time; it is printed.
 fn seed(arguments: &Arguments) -> u64 {
-    let fresh = || RandomState::new().build_hasher().finish();
-    let seed = arguments.options.seed.unwrap_or_else(fresh);
+    let seed = arguments.options.seed;
+    let seed = seed.unwrap_or_else(crypto::random_number);
     eprintln!("seed {seed}");
     seed
 }

@@ -238,6 +238,13 @@ impl Verifier for Ed25519 {
     }
 }
 
+/// A number from the operating system that nobody else can guess.
+#[must_use]
+pub fn random_number() -> u64 {
+    let Ok(number) = rand_core::TryRng::try_next_u64(&mut OsRandomness);
+    number
+}
+
 /// The random coefficients of a batch check. They must be unknown to whoever made the signatures, so
 /// they come from the operating system; the verdict does not depend on them (but for one chance in
 /// 2¹²⁸), so determinism is kept.

@@ -12,7 +12,7 @@ use crate::sink::Sink;
 use crate::store::{StoreKeeper, StoreThread};
 use crate::verified::CachingVerifier;
 use atlas_client::ConnectError;
-use atlas_common::crypto::{KnownKeys, Signer, Verifier};
+use atlas_common::crypto::{KnownKeys, Signer, Verifier, random_number};
 use atlas_common::parts::StateDescriptor;
 use atlas_communication::{ClientInbound, NetworkError, ReplicaInbox, ReplicaNetwork};
 use atlas_core::{Installed, Membership, OrderingProtocol, RecoverError, Recovery};
@@ -27,7 +27,6 @@ use atlas_smr_execution::{
     Execute, ExecutionPool, ExecutorConfig, ExecutorOptions, ExecutorThread, InstallError,
 };
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use thiserror::Error;
@@ -262,7 +261,8 @@ pub(crate) fn seat<P: OrderingProtocol>(
         membership: Arc::clone(&membership),
         limits,
         signer: Arc::clone(&seat.keys.signer),
-        seed: seed(),
+        // It spreads load and time-outs, and keeps from peers what would make maps slow.
+        seed: random_number(),
         decisions_bytes_max: DECISIONS_BYTES_MAX,
         transfer_bytes_per_second: node.transfer_bytes_per_second,
         scrub_bytes_per_second: node.scrub_bytes_per_second,
@@ -356,10 +356,4 @@ fn admission(node: &NodeConfig) -> ClientAdmission {
             )
         }
     }
-}
-
-/// Random numbers spread load and time-outs, and keep from peers what would make maps slow.
-fn seed() -> u64 {
-    // The standard library keys its hashers from the operating system's random numbers.
-    RandomState::new().build_hasher().finish()
 }

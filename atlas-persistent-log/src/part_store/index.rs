@@ -2,10 +2,9 @@
 
 use super::pack::Finished;
 use super::record::{Entry, Place};
-use atlas_common::Digest;
 use atlas_common::digest_map::{DigestMap, MapKey};
+use atlas_common::{Digest, crypto};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Where a blob lies.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +52,7 @@ pub(super) enum Marked {
 
 /// A key for maps that nobody else knows.
 pub(super) fn secret_key() -> MapKey {
-    // The standard library seeds its maps from the operating system's random numbers.
-    MapKey::new(RandomState::new().build_hasher().finish())
+    MapKey::new(crypto::random_number())
 }
 
 /// All blobs and packs.

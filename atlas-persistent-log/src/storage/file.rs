@@ -2,10 +2,10 @@
 
 use super::direct::{self, Direct};
 use super::{Operation, Storage, StorageError, StorageFile};
+use atlas_common::crypto;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -311,8 +311,7 @@ impl Storage for FileStorage {
     }
 
     fn salt(&self) -> u64 {
-        // The standard library seeds its hash maps from the operating system's random numbers.
-        RandomState::new().build_hasher().finish()
+        crypto::random_number()
     }
 }
 
