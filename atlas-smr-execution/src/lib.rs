@@ -118,7 +118,7 @@ pub use executor_thread::{
     ExecutorOptions, ExecutorThread,
 };
 pub use pool::ExecutionPool;
-pub use snapshot::{CheckpointImage, Snapshot};
+pub use snapshot::{CheckpointImage, Snapshot, SnapshotWriter};
 pub use state::{
     DivisibleMap, DivisibleState, FrozenState, MonolithicState, PartError, PartReader, PartSource,
     PartUnavailable, PartWriter, SnapshotError, ThawError,

@@ -135,10 +135,10 @@ impl Snapshot {
     /// # Errors
     /// When the application's state cannot be encoded, or has too many parts or too large ones.
     pub fn into_image(self, chunk_bytes: usize) -> Result<CheckpointImage, SnapshotError> {
-        let mut writer = PartWriter::keeping(chunk_bytes);
         let (epoch, seq) = (self.epoch, self.seq());
-        self.write_out(&mut writer)?;
-        let (refs, bytes) = writer.finish();
+        let mut writer = self.written_to(PartWriter::keeping(chunk_bytes));
+        while writer.write_some()? > 0 {}
+        let (refs, bytes) = writer.out.finish();
         let (descriptor, pages) = StateDescriptor::cut(&refs)?;
         let state = descriptor.root();
         Ok(CheckpointImage {
@@ -151,16 +151,21 @@ impl Snapshot {
 
     /// Hands head and state, cut as by [`Snapshot::into_image`], to `take` part by part: of a state that
     /// is encoded for it no more than one part is in memory a second time.
-    ///
-    /// # Errors
-    /// As [`Snapshot::into_image`], and what `take` fails with.
     pub fn write_to(
         self,
         chunk_bytes: usize,
         take: impl FnMut(PartRef, Bytes) -> Result<(), SnapshotError> + Send + 'static,
-    ) -> Result<(), SnapshotError> {
-        let mut writer = PartWriter::handing_over(chunk_bytes, Box::new(take));
-        self.write_out(&mut writer)
+    ) -> SnapshotWriter {
+        let out = PartWriter::handing_over(chunk_bytes, Box::new(take));
+        self.written_to(out)
+    }
+
+    fn written_to(self, out: PartWriter) -> SnapshotWriter {
+        SnapshotWriter {
+            head: Some(self.head),
+            state: self.state,
+            out,
+        }
     }
 
     /// The digest that [`Snapshot::into_image`] would give, without keeping the parts.
@@ -173,11 +178,34 @@ impl Snapshot {
         self.state.write_parts(&mut writer)?;
         Ok(StateDescriptor::cut(&writer.finish().0)?.0.root())
     }
+}
 
-    /// What execution has replaced meanwhile is freed on the way, and not on its thread.
-    fn write_out(self, out: &mut PartWriter) -> Result<(), SnapshotError> {
-        self.head.write(out)?;
-        self.state.into_parts(out)
+/// A snapshot on its way to whoever takes its parts.
+pub struct SnapshotWriter {
+    /// Until it was written.
+    head: Option<Head>,
+    state: Box<dyn FrozenState>,
+    out: PartWriter,
+}
+
+impl SnapshotWriter {
+    /// Writes some of what is left, and tells how many parts are left then. What execution has replaced
+    /// meanwhile is freed on the way, and not on its thread.
+    ///
+    /// # Errors
+    /// When the application's state cannot be encoded, or has too many parts or too large ones; and what
+    /// the taker fails with. There is no going on after that.
+    pub fn write_some(&mut self) -> Result<usize, SnapshotError> {
+        if let Some(head) = self.head.take() {
+            head.write(&mut self.out)?;
+        }
+        self.state.write_some(&mut self.out)
+    }
+}
+
+impl fmt::Debug for SnapshotWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a snapshot that is being written")
     }
 }
 

@@ -70,13 +70,20 @@ pub trait FrozenState: Send + 'static {
     /// When the state has no encoding, or the writer refuses a part.
     fn write_parts(&self, out: &mut PartWriter) -> Result<(), SnapshotError>;
 
-    /// As [`FrozenState::write_parts`], for the last time: a state may let go of each part as soon as it
-    /// is handed over, so that what is executed meanwhile finds room where the replaced parts lay.
+    /// Hands over some of the parts, in order, where the call before stopped; how many are left. All calls
+    /// together, up to the one behind which none is left, hand over what [`FrozenState::write_parts`] does.
+    ///
+    /// A large state should do a few tenths of a millisecond of work in each: between two of them the
+    /// thread may change or rest, so that a checkpoint takes the time that processors have left, and is
+    /// never starved. It may let go of each part as soon as it is handed over, so that what is executed
+    /// meanwhile finds room where the replaced parts lay. Unless implemented, the first call does
+    /// everything, on a thread that is a little nicer than others.
     ///
     /// # Errors
-    /// As [`FrozenState::write_parts`].
-    fn into_parts(self: Box<Self>, out: &mut PartWriter) -> Result<(), SnapshotError> {
-        self.write_parts(out)
+    /// As [`FrozenState::write_parts`]. There is no going on after that.
+    fn write_some(&mut self, out: &mut PartWriter) -> Result<usize, SnapshotError> {
+        self.write_parts(out)?;
+        Ok(0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A node of an Atlas cluster.
 
 pub mod admin;
+mod background;
 pub mod backup;
 pub mod bounds;
 mod builder;
@@ -12,7 +13,6 @@ mod handle;
 pub mod inspect;
 mod local;
 mod node;
-mod priority;
 pub mod proof;
 pub mod recovery;
 mod registry;

@@ -234,7 +234,12 @@ pub(crate) fn seat<P: OrderingProtocol>(
         let events = Arc::clone(&events);
         StoreThread::start(&name, keeper.clone(), move |event| events.store(event))?
     };
-    let sink = Sink::new(Arc::clone(&shared), Arc::clone(&events), keeper.clone());
+    let sink = Sink::new(
+        Arc::clone(&shared),
+        Arc::clone(&events),
+        keeper.clone(),
+        limits.checkpoint_interval,
+    );
     let executor_config = ExecutorConfig {
         replica: node.id,
         genesis: *membership.genesis(),

@@ -8,17 +8,19 @@ mod scrub;
 mod serve;
 mod source;
 mod thread;
+mod writing;
 
 pub use source::StoreSource;
 pub(crate) use thread::StoreThread;
+pub(crate) use writing::Writing;
 
+use crate::background::InSteps;
 use crate::recovery::StoredCertificate;
 use atlas_common::parts::{Blob, PartRef, StateDescriptor};
 use atlas_common::{Digest, NodeId, SeqNo, wire};
 use atlas_core::{CheckpointCertificate, CheckpointId, Limits};
 use atlas_persistent_log::{
-    CheckpointMeta, CheckpointWriter, Damage, PartStore, Remedy, StoreError,
-    Written as WrittenCheckpoint,
+    CheckpointMeta, Damage, PartStore, Remedy, StoreError, Written as WrittenCheckpoint,
 };
 use atlas_smr_core::transfer::state::answer_bytes_max;
 use atlas_smr_core::transfer::{FetchedState, LookedUp, Lookup, StateTransferMessage};
@@ -215,14 +217,21 @@ impl StoreKeeper {
     }
 
     /// Writes the executor's checkpoint: durable on return.
-    pub(crate) fn write(&self, snapshot: Snapshot) -> Result<CheckpointId, JobError> {
+    fn write(&self, snapshot: Snapshot) -> Result<CheckpointId, JobError> {
+        let mut writing = self.begin(snapshot)?;
+        while writing.step()? > 0 {}
+        self.finish(writing)
+    }
+
+    /// Begins to write the executor's checkpoint.
+    pub(crate) fn begin(&self, snapshot: Snapshot) -> Result<Writing, JobError> {
         let seq = snapshot.seq();
         // After a restart the executor comes again to checkpoints that it had written.
         match self.store.stored(seq) {
             Ok(stored) => {
                 let (epoch, state) = (snapshot.epoch(), snapshot.digest(self.chunk_bytes)?);
                 if stored.descriptor.root() == state {
-                    return Ok(CheckpointId { epoch, seq, state });
+                    return Ok(Writing::Stored(CheckpointId { epoch, seq, state }));
                 }
                 self.store.remove(seq)?;
             }
@@ -230,15 +239,22 @@ impl StoreKeeper {
             Err(StoreError::Absent { .. } | StoreError::Damaged(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let writing = Writing::begin(&self.store, seq)?;
-        let taking = writing.clone();
-        let take = move |part: PartRef, bytes: Bytes| taking.part(part, &bytes);
-        let epoch = snapshot.epoch();
-        let outcome = snapshot.write_to(self.chunk_bytes, take);
-        let written = writing.finish(seq, outcome)?;
+        Ok(Writing::begin(&self.store, snapshot, self.chunk_bytes)?)
+    }
+
+    /// Makes a durable checkpoint of what was written to its end.
+    pub(crate) fn finish(&self, writing: Writing) -> Result<CheckpointId, JobError> {
+        let (epoch, written) = match writing {
+            Writing::Stored(id) => return Ok(id),
+            Writing::New(parts) => (parts.epoch(), parts.commit()?),
+        };
         self.count(&written);
-        let state = written.stored.descriptor.root();
-        Ok(CheckpointId { epoch, seq, state })
+        let descriptor = &written.stored.descriptor;
+        Ok(CheckpointId {
+            epoch,
+            seq: written.stored.meta.seq,
+            state: descriptor.root(),
+        })
     }
 
     fn count(&self, written: &WrittenCheckpoint) {
@@ -347,56 +363,4 @@ fn encode(certificate: &CheckpointCertificate, frontier: &Bytes) -> Bytes {
     wire::encode(&stored)
         .expect("numbers and byte strings encode")
         .into()
-}
-
-/// A checkpoint that is being written, shared with what takes its parts.
-#[derive(Clone)]
-struct Writing(Arc<Mutex<Written>>);
-
-struct Written {
-    writer: Option<CheckpointWriter>,
-    failure: Option<StoreError>,
-}
-
-impl Writing {
-    fn begin(store: &PartStore, seq: SeqNo) -> Result<Self, StoreError> {
-        let writer = Some(store.begin(seq)?);
-        let failure = None;
-        Ok(Self(Arc::new(Mutex::new(Written { writer, failure }))))
-    }
-
-    fn part(&self, part: PartRef, bytes: &Bytes) -> Result<(), SnapshotError> {
-        let mut written = self.0.lock();
-        let Some(writer) = &mut written.writer else {
-            return Err(Self::failed());
-        };
-        let Err(error) = writer.digested(part, bytes) else {
-            return Ok(());
-        };
-        let why = error.to_string();
-        written.failure = Some(error);
-        Err(SnapshotError::Store(why))
-    }
-
-    fn finish(
-        self,
-        seq: SeqNo,
-        outcome: Result<(), SnapshotError>,
-    ) -> Result<WrittenCheckpoint, JobError> {
-        let mut written = self.0.lock();
-        if let Some(error) = written.failure.take() {
-            return Err(error.into());
-        }
-        outcome?;
-        let writer = written.writer.take().ok_or_else(Self::failed)?;
-        let meta = CheckpointMeta {
-            seq,
-            ..CheckpointMeta::default()
-        };
-        Ok(writer.commit(meta)?)
-    }
-
-    fn failed() -> SnapshotError {
-        SnapshotError::Store("it failed before".to_owned())
-    }
 }

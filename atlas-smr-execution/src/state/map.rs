@@ -311,7 +311,7 @@ impl DivisibleState for DivisibleMap {
                 None => drop(tree.remove(key)),
             }
         }
-        FrozenMap(tree)
+        FrozenMap::new(tree)
     }
 
     fn thaw(parts: &mut dyn PartReader) -> Result<Self, ThawError> {

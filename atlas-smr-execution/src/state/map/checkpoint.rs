@@ -11,6 +11,7 @@ use atlas_common::Digest;
 use atlas_common::parts::Blob;
 use bytes::{Buf, BufMut, Bytes};
 use std::sync::Arc;
+use std::vec;
 
 /// The layout of head and parts.
 const FORMAT: u32 = 1;
@@ -22,25 +23,65 @@ const BYTES_MAX: usize =
 
 /// Parts that are hashed together: enough to fill a processor's lanes, and few to be held longer for it.
 const GROUP_PARTS: usize = 64;
+/// Bytes of such a group, where a part is not larger.
+const GROUP_BYTES: usize = 256 << 10;
+/// Parts that are gathered in one step, each of which lies somewhere else in memory.
+const GATHERED: usize = 4096;
 
 /// A [`DivisibleMap`] held still.
 #[derive(Debug)]
-pub struct FrozenMap(pub(super) Tree);
+pub struct FrozenMap {
+    /// Empty once all parts were gathered.
+    tree: Tree,
+    left: Left,
+}
+
+/// How far [`FrozenMap::write_some`] has come. The tree goes first, so that execution need not copy its
+/// nodes for long, and then the parts, one group after the other.
+#[derive(Debug)]
+enum Left {
+    /// The parts so far.
+    Gathering(Vec<Arc<Part>>),
+    Writing(vec::IntoIter<Arc<Part>>),
+}
+
+impl FrozenMap {
+    pub(super) const fn new(tree: Tree) -> Self {
+        let left = Left::Gathering(Vec::new());
+        Self { tree, left }
+    }
+}
 
 impl FrozenState for FrozenMap {
     fn write_parts(&self, out: &mut PartWriter) -> Result<(), SnapshotError> {
-        write_head(&self.0, out)?;
-        write_groups(self.0.parts().map(Arc::clone), out)
+        write_head(&self.tree, out)?;
+        let mut parts = self.tree.parts().map(Arc::clone);
+        while write_group(&mut parts, out)? > 0 {}
+        Ok(())
     }
 
-    /// The tree goes first, so that execution need not copy its nodes for long, and then the parts, one
-    /// group after the other.
-    fn into_parts(self: Box<Self>, out: &mut PartWriter) -> Result<(), SnapshotError> {
-        let Self(tree) = *self;
-        write_head(&tree, out)?;
-        let parts: Vec<Arc<Part>> = tree.parts().map(Arc::clone).collect();
-        drop(tree);
-        write_groups(parts.into_iter(), out)
+    fn write_some(&mut self, out: &mut PartWriter) -> Result<usize, SnapshotError> {
+        let gathered = match &mut self.left {
+            Left::Gathering(gathered) => gathered,
+            Left::Writing(parts) => {
+                write_group(parts, out)?;
+                return Ok(parts.len());
+            }
+        };
+        let behind = if let Some(last) = gathered.last() {
+            self.tree.parts_behind(last.first_key())
+        } else {
+            write_head(&self.tree, out)?;
+            gathered.reserve_exact(self.tree.parts_len());
+            self.tree.parts()
+        };
+        gathered.extend(behind.take(GATHERED).map(Arc::clone));
+        let all = self.tree.parts_len();
+        if gathered.len() == all {
+            self.left = Left::Writing(std::mem::take(gathered).into_iter());
+            self.tree = Tree::new(self.tree.part_bytes());
+        }
+        Ok(all)
     }
 }
 
@@ -53,27 +94,31 @@ fn write_head(tree: &Tree, out: &mut PartWriter) -> Result<(), SnapshotError> {
     write_pieces(head.into(), out)
 }
 
-fn write_groups(
-    mut parts: impl Iterator<Item = Arc<Part>>,
+/// Writes some parts; how many.
+fn write_group(
+    parts: &mut impl Iterator<Item = Arc<Part>>,
     out: &mut PartWriter,
-) -> Result<(), SnapshotError> {
-    loop {
-        let group: Vec<Arc<Part>> = parts.by_ref().take(GROUP_PARTS).collect();
-        if group.is_empty() {
-            return Ok(());
-        }
-        let bytes: Vec<Bytes> = group.iter().map(|part| part.bytes()).collect();
-        let fits = |bytes: &Bytes| bytes.len() <= out.chunk_bytes();
-        let to_hash = group.iter().zip(&bytes);
-        let to_hash = to_hash.filter(|(part, bytes)| !part.is_hashed() && fits(bytes));
-        let (unhashed, their_bytes): (Vec<_>, Vec<_>) = to_hash.unzip();
-        for (part, digest) in unhashed.iter().zip(Digest::of_all(&their_bytes)) {
-            part.hashed(digest);
-        }
-        for (part, bytes) in group.iter().zip(bytes) {
-            write_part(part, bytes, out)?;
-        }
+) -> Result<usize, SnapshotError> {
+    let (mut group, mut size) = (Vec::with_capacity(GROUP_PARTS), 0);
+    while group.len() < GROUP_PARTS
+        && size < GROUP_BYTES
+        && let Some(part) = parts.next()
+    {
+        size += part.size();
+        group.push(part);
     }
+    let bytes: Vec<Bytes> = group.iter().map(|part| part.bytes()).collect();
+    let fits = |bytes: &Bytes| bytes.len() <= out.chunk_bytes();
+    let to_hash = group.iter().zip(&bytes);
+    let to_hash = to_hash.filter(|(part, bytes)| !part.is_hashed() && fits(bytes));
+    let (unhashed, their_bytes): (Vec<_>, Vec<_>) = to_hash.unzip();
+    for (part, digest) in unhashed.iter().zip(Digest::of_all(&their_bytes)) {
+        part.hashed(digest);
+    }
+    for (part, bytes) in group.iter().zip(bytes) {
+        write_part(part, bytes, out)?;
+    }
+    Ok(group.len())
 }
 
 fn write_part(part: &Part, bytes: Bytes, out: &mut PartWriter) -> Result<(), SnapshotError> {

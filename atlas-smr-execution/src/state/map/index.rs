@@ -212,6 +212,18 @@ impl PartIndex {
         Parts::from(self, key)
     }
 
+    /// The parts behind the one with this first key.
+    pub(super) fn iter_behind(&self, first_key: &[u8]) -> Parts<'_> {
+        let mut parts = self.iter_from(first_key);
+        // At most one, since it begins with the part that the key would be in.
+        if let Some(((first, _), rest)) = parts.leaf.split_first()
+            && first.bytes() <= first_key
+        {
+            parts.leaf = rest;
+        }
+        parts
+    }
+
     /// All parts, the last first.
     pub(super) fn iter_back(&self) -> PartsBack<'_> {
         PartsBack::from(self, None)
@@ -227,8 +239,7 @@ impl PartIndex {
 
     /// The part behind the one with this first key.
     pub(super) fn after(&self, first_key: &[u8]) -> Option<&Arc<Part>> {
-        let mut parts = self.iter_from(first_key);
-        parts.find(|part| part.first_key().cmp(first_key) == Ordering::Greater)
+        self.iter_behind(first_key).next()
     }
 
     /// The part before the one with this first key.

@@ -43,7 +43,7 @@ fn root_of(frozen: &FrozenMap) -> Digest {
 fn a_frozen_map_lets_go_of_each_group_of_parts_that_it_has_handed_over() {
     let mut map = filled(2000, 3);
     let expected = cut(&map, CHUNK);
-    let frozen = Box::new(map.freeze());
+    let mut frozen = map.freeze();
     let parts: Vec<_> = map.tree.parts().map(Arc::downgrade).collect();
     for n in 0..2000 {
         map.remove(&number(n)).unwrap();
@@ -62,10 +62,43 @@ fn a_frozen_map_lets_go_of_each_group_of_parts_that_it_has_handed_over() {
         Ok(())
     };
     let mut writer = PartWriter::handing_over(CHUNK, Box::new(take));
-    frozen.into_parts(&mut writer).unwrap();
+    while frozen.write_some(&mut writer).unwrap() > 0 {}
     assert_eq!(held(), 0);
     let (refs, bytes): (Vec<_>, Vec<_>) = std::mem::take(&mut *handed.lock()).into_iter().unzip();
     assert_eq!((refs, bytes), expected);
+}
+
+/// So many parts that they are gathered in several steps.
+#[test]
+fn the_steps_of_a_large_map_hand_over_what_is_written_in_one() {
+    let mut map = DivisibleMap::with_part_bytes(PART_BYTES_MIN);
+    for n in 0..30_000 {
+        map.insert(&number(n * 7919 % 30_000), &[n as u8; 20])
+            .unwrap();
+    }
+    let (expected, mut frozen) = (cut(&map, CHUNK), map.freeze());
+    map.insert(&number(5), b"later").unwrap();
+    let mut writer = PartWriter::keeping(CHUNK);
+    let mut left = Vec::new();
+    while left.last() != Some(&0) {
+        left.push(frozen.write_some(&mut writer).unwrap());
+    }
+    let all = expected.0.len() - 1;
+    assert!(all > 10_000, "{all} parts");
+    assert!(left.is_sorted_by(|one, next| one >= next));
+    assert_eq!(
+        left.iter().filter(|left| **left == all).count(),
+        all.div_ceil(4096)
+    );
+    assert_eq!(writer.finish(), expected);
+}
+
+#[test]
+fn an_empty_map_is_written_in_steps_too() {
+    let map = DivisibleMap::new();
+    let mut writer = PartWriter::keeping(CHUNK);
+    assert_eq!(map.freeze().write_some(&mut writer), Ok(0));
+    assert_eq!(writer.finish(), cut(&map, CHUNK));
 }
 
 /// What comes of thawing these parts, all of them used.

@@ -6,7 +6,7 @@
 //! leave room. (Cuts that follow from the keys alone would need no order, but whoever chooses the keys
 //! could then see to it that one write moves all cuts behind it.)
 
-use super::index::PartIndex;
+use super::index::{PartIndex, Parts};
 use super::part::{Entry, HEADER_BYTES, Part, entry_bytes};
 use bytes::Bytes;
 use std::ops::Bound;
@@ -41,8 +41,13 @@ impl Tree {
         self.parts.len()
     }
 
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+    pub(super) fn parts(&self) -> Parts<'_> {
         self.parts.iter()
+    }
+
+    /// The parts behind the one with this first key.
+    pub(super) fn parts_behind(&self, first_key: &[u8]) -> Parts<'_> {
+        self.parts.iter_behind(first_key)
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
