@@ -2,7 +2,7 @@
 
 use super::pace::Pace;
 use super::{InSteps, work_on};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -72,7 +72,13 @@ impl<W: InSteps> IdleThread<W> {
             match outcome.recv_timeout(LOOK_EVERY) {
                 Ok(Ok(worked)) => return worked,
                 Ok(Err(panic)) => resume_unwind(panic),
-                Err(_) => is_wanted.store(pace.is_late(), Ordering::Relaxed),
+                Err(RecvTimeoutError::Timeout) => {
+                    is_wanted.store(pace.is_late(), Ordering::Relaxed);
+                }
+                // It answers before it ends; waiting on would be for ever.
+                Err(RecvTimeoutError::Disconnected) => {
+                    resume_unwind(Box::new("the thread for idle processors ended"));
+                }
             }
         }
     }
