@@ -1,6 +1,6 @@
 //! Real files in one directory, which is locked against a second process.
 
-use super::direct::{self, Direct};
+use super::direct::{self, Direct, ReadMemory};
 use super::{Operation, Storage, StorageError, StorageFile};
 use atlas_common::crypto;
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub struct FileStorage {
     readers: Mutex<Readers>,
     /// Those that were read past the page cache.
     direct_readers: Mutex<Readers>,
+    /// What is read past the page cache is read into.
+    memory: Arc<ReadMemory>,
     /// Held for its lock.
     _lock: Option<File>,
 }
@@ -52,6 +54,7 @@ impl FileStorage {
             handle,
             readers: Mutex::default(),
             direct_readers: Mutex::default(),
+            memory: Arc::default(),
             _lock: Some(lock),
         })
     }
@@ -70,6 +73,7 @@ impl FileStorage {
             handle,
             readers: Mutex::default(),
             direct_readers: Mutex::default(),
+            memory: Arc::default(),
             _lock: None,
         })
     }
@@ -282,7 +286,7 @@ impl Storage for FileStorage {
         // Less is as well read as usual, and of more it is to be known first whether it is there.
         if (DIRECT_READ_BYTES_MIN..=READ_BYTES_UNASKED).contains(&bytes)
             && let Ok(file) = self.direct_reader(name)
-            && let Ok(read) = direct::read(&file, offset, bytes)
+            && let Ok(read) = direct::read(&file, offset, bytes, &self.memory)
         {
             return Ok(read);
         }
