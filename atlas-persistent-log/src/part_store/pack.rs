@@ -2,7 +2,7 @@
 
 use super::error::{Damage, Damaged, StoreError};
 use super::record::{
-    self, Encoding, Entry, FOOTER_BYTES, HEAD_BYTES, HEADER_BYTES, Place, VERSION,
+    self, Encoding, Entry, FOOTER_BYTES, HEAD_BYTES, HEADER_BYTES, Head, Place, VERSION,
 };
 use crate::sealed::SealedError;
 use crate::storage::{Blocks, Storage, StorageError, StorageFile};
@@ -122,8 +122,8 @@ impl PackWriter {
             encoding,
         };
         let entry = Entry { digest, place };
-        let head = record::head(self.pack, &entry);
-        self.push(&head)?;
+        let head = Head::of(entry, stored);
+        self.push(&head.encode(self.pack))?;
         self.push(stored)?;
         self.room.entries.push(entry);
         Ok(entry)
@@ -357,18 +357,19 @@ pub(super) fn scan(
     while let Ok(offset) = u32::try_from(at)
         && at < bytes
     {
-        let found = record::read_head(pack, offset, &window.get(at, HEAD_BYTES)?);
-        let Some(entry) = found else {
+        let found = Head::read(pack, offset, &window.get(at, HEAD_BYTES)?);
+        let Some(head) = found else {
             gap.get_or_insert(at);
             at += 1;
             continue;
         };
         // What lies behind the last record is the index.
         damage.extend(gap.take().map(|gap| damaged(gap, None)));
+        let entry = head.entry;
         let length = entry.place.record_bytes();
-        let stored = window.get(at, length)?;
-        let whole = stored.len() == length;
-        if whole && record::restore(&entry, stored.slice(HEAD_BYTES..)).is_some() {
+        let record = window.get(at, length)?;
+        let stored = record.slice(HEAD_BYTES.min(record.len())..);
+        if head.fits(&stored) && record::restore(&entry, stored).is_some() {
             entries.push(entry);
         } else {
             damage.push(damaged(at, Some(entry.digest)));
@@ -378,7 +379,7 @@ pub(super) fn scan(
     Ok((entries, damage))
 }
 
-/// The bytes that stand for a blob, with their head checked; `None` where it is not what it should be.
+/// The bytes that stand for a blob; `None` where they, or their head, are not what was written.
 pub(super) fn read_record(
     storage: &dyn Storage,
     pack: u64,
@@ -387,12 +388,12 @@ pub(super) fn read_record(
 ) -> Result<Option<Bytes>, StorageError> {
     let length = entry.place.record_bytes();
     let bytes = storage.read(file, u64::from(entry.place.offset), length)?;
-    Ok(stored_in(pack, entry, &bytes))
+    Ok(stored_in(pack, entry, bytes))
 }
 
-/// The bytes that stand for a blob, out of its record; `None` where the head is not what it should be.
-pub(super) fn stored_in(pack: u64, entry: &Entry, record: &Bytes) -> Option<Bytes> {
-    let head = record::read_head(pack, entry.place.offset, record);
-    let whole = record.len() == entry.place.record_bytes() && head.as_ref() == Some(entry);
-    whole.then(|| record.slice(HEAD_BYTES..))
+/// The bytes that stand for a blob, out of its record; `None` where it is not what was written.
+pub(super) fn stored_in(pack: u64, entry: &Entry, mut record: Bytes) -> Option<Bytes> {
+    let head = Head::read(pack, entry.place.offset, &record)?;
+    let stored = record.split_off(HEAD_BYTES);
+    (head.entry == *entry && head.fits(&stored)).then_some(stored)
 }

@@ -3,17 +3,21 @@
 use super::error::{Damage, Damaged, StoreError};
 use super::index::Located;
 use super::pack;
-use super::record;
+use super::record::{self, Entry};
 use super::store::PartStore;
 use crate::storage::StorageError;
 use atlas_common::Digest;
 use atlas_common::parts::Blob;
+use bytes::Bytes;
 
 /// Bytes that are read in one go at most, where a blob is not larger.
 const RUN_BYTES: u64 = 1 << 20;
-/// Bytes that are read in vain before a blob rather than reading twice, but no more than the blob has: so
-/// that what is read is at most twice what is wanted.
-const GAP_BYTES: u64 = 16 << 10;
+/// Bytes that are read in vain before a blob rather than reading twice, as long as what is read in vain is
+/// no more than what is wanted.
+const GAP_BYTES: u64 = 32 << 10;
+
+/// Several blobs out of their records; fewer checks make it cheaper.
+type Restore<T> = fn(Vec<(Entry, Bytes)>) -> Vec<Option<T>>;
 
 /// A blob that is wanted, and where it lies.
 #[derive(Clone, Copy)]
@@ -90,15 +94,49 @@ impl PartStore {
     /// together, and share memory.
     #[must_use]
     pub fn read_parts(&self, digests: &[Digest], bytes_max: u64) -> Vec<Result<Blob, StoreError>> {
+        self.read_many(digests, bytes_max, record::restore_all, |blob| blob)
+    }
+
+    /// Blobs as by [`Self::read_parts`], for a peer, which checks their digests: here they are checked by
+    /// the shorter checksums with which they were written, so that the peer gets no damaged ones.
+    #[must_use]
+    pub fn read_for_peer(
+        &self,
+        digests: &[Digest],
+        bytes_max: u64,
+    ) -> Vec<Result<Bytes, StoreError>> {
+        let restore = |records: Vec<(Entry, Bytes)>| {
+            let records = records.into_iter();
+            records
+                .map(|(entry, stored)| record::plain(&entry, stored))
+                .collect()
+        };
+        self.read_many(digests, bytes_max, restore, Blob::into_bytes)
+    }
+
+    fn read_many<T: Clone>(
+        &self,
+        digests: &[Digest],
+        bytes_max: u64,
+        restore: Restore<T>,
+        single: fn(Blob) -> T,
+    ) -> Vec<Result<T, StoreError>> {
         let (count, mut wanted) = self.locate(digests, bytes_max);
         wanted.sort_unstable_by_key(|one| (one.located.pack, one.start()));
         let mut found = vec![None; count];
         for run in wanted.chunk_by(reads_together()) {
-            self.read_run(run, &mut found);
+            let (places, records) = self
+                .read_run(run)
+                .into_iter()
+                .unzip::<_, _, Vec<usize>, _>();
+            for (place, blob) in places.into_iter().zip(restore(records)) {
+                found[place] = blob;
+            }
         }
         // What is not where it was, or not what it was, is looked at by itself.
         let each = digests.iter().zip(found);
-        each.map(|(digest, blob)| blob.map_or_else(|| self.read_part(digest), Ok))
+        let alone = |digest| self.read_part(digest).map(single);
+        each.map(|(digest, blob)| blob.map_or_else(|| alone(digest), Ok))
             .collect()
     }
 
@@ -124,10 +162,11 @@ impl PartStore {
         (digests.len(), wanted)
     }
 
-    /// Reads blobs of one pack that lie behind each other, as far as they are whole.
-    fn read_run(&self, run: &[Wanted], found: &mut [Option<Blob>]) {
+    /// Reads records of one pack that lie behind each other: those that are whole, each with the place of
+    /// its blob among those that are asked for.
+    fn read_run(&self, run: &[Wanted]) -> Vec<(usize, (Entry, Bytes))> {
         let (Some(first), Some(end)) = (run.first(), run.iter().map(Wanted::end).max()) else {
-            return;
+            return Vec::new();
         };
         let (pack, start) = (first.located.pack, first.start());
         let file = match first.incoming {
@@ -136,35 +175,36 @@ impl PartStore {
         };
         let length = usize::try_from(end - start).unwrap_or(usize::MAX);
         let Ok(bytes) = self.storage().read_past_cache(&file, start, length) else {
-            return;
+            return Vec::new();
         };
         let record = |one: &Wanted| {
             let (from, to) = ((one.start() - start) as usize, (one.end() - start) as usize);
             let entry = one.located.entry(one.digest);
-            let record = (to <= bytes.len()).then(|| bytes.slice(from..to));
-            let stored = record.and_then(|record| pack::stored_in(pack, &entry, &record));
-            (entry, stored)
+            let record = (to <= bytes.len()).then(|| bytes.slice(from..to))?;
+            let stored = pack::stored_in(pack, &entry, record)?;
+            Some((one.index, (entry, stored)))
         };
-        let blobs = record::restore_all(run.iter().map(record).collect());
-        for (one, blob) in run.iter().zip(blobs) {
-            if let Some(place) = found.get_mut(one.index) {
-                *place = blob;
-            }
-        }
+        run.iter().filter_map(record).collect()
     }
 }
 
 /// Whether a blob is read together with the one before it.
 fn reads_together() -> impl FnMut(&Wanted, &Wanted) -> bool {
-    let mut start = None;
+    let (mut start, mut in_vain) = (None, 0);
     move |before, next| {
         let first = *start.get_or_insert(before.start());
-        let together = before.located.pack == next.located.pack
-            && next.start() <= before.end() + GAP_BYTES.min(next.end() - next.start())
+        let same_pack = before.located.pack == next.located.pack;
+        // The same blob twice begins before its end.
+        let gap = next.start().saturating_sub(before.end());
+        let wanted = (before.end() - first).saturating_sub(in_vain) + (next.end() - next.start());
+        let together = same_pack
+            && gap <= GAP_BYTES
+            && in_vain + gap <= wanted
             && next.end() - first <= RUN_BYTES;
-        if !together {
-            start = None;
-        }
+        (start, in_vain) = match together {
+            true => (Some(first), in_vain + gap),
+            false => (None, 0),
+        };
         together
     }
 }

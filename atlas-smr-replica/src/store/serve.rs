@@ -36,12 +36,12 @@ impl StoreKeeper {
     ) -> Result<Vec<StoreEvent>, StoreError> {
         let (mut damage, mut failure) = (Vec::new(), None);
         let digests = digests.get(..ANSWER_DIGESTS_MAX).unwrap_or(digests);
-        let read = self.store.read_parts(digests, self.answer_bytes as u64);
+        let read = self.store.read_for_peer(digests, self.answer_bytes as u64);
         let (asked, _) = digests.split_at(read.len());
         let mut read = read.into_iter();
         let messages = answer(asked, self.answer_bytes, |_| {
             match read.next()? {
-                Ok(blob) => return Some(blob.into_bytes()),
+                Ok(blob) => return Some(blob),
                 Err(StoreError::Damaged(found)) => damage.push(found),
                 Err(StoreError::NoSuchBlob { .. }) => {}
                 Err(error) => failure = Some(error),

@@ -47,6 +47,15 @@ fn check(disk: &SimStorage, context: &str) -> bool {
                 Err(error) => assert!(!found.is_empty(), "{context}: {error}"),
             }
         }
+        for (blob, read) in wanted
+            .iter()
+            .zip(store.read_for_peer(&digests(&wanted), u64::MAX))
+        {
+            match read {
+                Ok(read) => assert_eq!(read, blob, "{context}: sent to a peer"),
+                Err(error) => assert!(!found.is_empty(), "{context}: {error}"),
+            }
+        }
         match read(&store, seq) {
             Ok(parts) => assert_eq!(parts, state(seq), "{context}: silently different"),
             Err(error) => assert!(!found.is_empty(), "{context}: {error}"),
@@ -211,7 +220,7 @@ fn a_pack_that_is_lost_or_cut_short_is_fetched_again() {
 /// A record can be forged by whoever writes the disk: its lengths allocate nothing beyond their limits.
 #[test]
 fn row_22_hostile_lengths_are_refused_before_anything_is_allocated() {
-    use super::super::record::{self, Encoding, Entry, HEAD_BYTES, Place};
+    use super::super::record::{self, Encoding, Entry, HEAD_BYTES, Head, Place};
     let place = |stored, plain, encoding| Place {
         offset: 56,
         stored,
@@ -223,7 +232,8 @@ fn row_22_hostile_lengths_are_refused_before_anything_is_allocated() {
             digest: Digest::of(b"x"),
             place,
         };
-        record::read_head(1, 56, &record::head(1, &entry)).map(|found| assert_eq!(found, entry))
+        let head = Head::of(entry, b"x");
+        Head::read(1, 56, &head.encode(1)).map(|found| assert_eq!(found, head))
     };
     assert!(read(place(5, 5, Encoding::Plain)).is_some());
     assert!(read(place(5, 6, Encoding::Plain)).is_none());
@@ -231,15 +241,15 @@ fn row_22_hostile_lengths_are_refused_before_anything_is_allocated() {
     assert!(read(place(5, BLOB_BYTES_MAX as u32, Encoding::Zstd)).is_some());
     assert!(read(place(5, u32::MAX, Encoding::Zstd)).is_none());
     assert!(read(place(5, 5, Encoding::Zstd)).is_none());
-    assert_eq!(record::read_head(1, 56, &[0; HEAD_BYTES - 1]), None);
+    assert_eq!(Head::read(1, 56, &[0; HEAD_BYTES - 1]), None);
     // A head counts only in its own pack and place.
     let entry = Entry {
         digest: Digest::of(b"x"),
         place: place(5, 5, Encoding::Plain),
     };
-    let head = record::head(1, &entry);
-    assert_eq!(record::read_head(2, 56, &head), None);
-    assert_eq!(record::read_head(1, 57, &head), None);
+    let head = Head::of(entry, b"x").encode(1);
+    assert_eq!(Head::read(2, 56, &head), None);
+    assert_eq!(Head::read(1, 57, &head), None);
     // A bomb: it decompresses to more than it states.
     let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap();
     let entry = Entry {

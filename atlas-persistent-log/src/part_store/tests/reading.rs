@@ -29,6 +29,9 @@ fn blobs_read_together_are_those_read_one_by_one() {
     let together: Vec<_> = together.into_iter().map(Result::ok).collect();
     assert_eq!(together, one_by_one);
     assert!(reads < 20, "{reads} reads for {} blobs", digests.len());
+    let for_peer = store.read_for_peer(&digests, u64::MAX).into_iter();
+    let for_peer = for_peer.map(|read| read.ok().map(Blob::of));
+    assert_eq!(for_peer.collect::<Vec<_>>(), one_by_one);
     for (blob, read) in wanted.iter().zip(together) {
         assert!(read.is_none_or(|read| read.bytes() == blob));
     }
