@@ -37,9 +37,9 @@ impl Fetched {
         }
     }
 
-    pub(super) fn remember(&mut self, blob: &Blob) {
+    pub(super) fn remember(&mut self, blob: Blob) {
         let bytes = self.bytes.saturating_add(blob.bytes().len() as u64);
-        if bytes <= self.bytes_max && self.blobs.insert(blob.digest(), blob.clone()).is_none() {
+        if bytes <= self.bytes_max && self.blobs.insert(blob.digest(), blob).is_none() {
             self.bytes = bytes;
         }
     }

@@ -95,16 +95,22 @@ impl Index {
         self.packs.insert(number, pack);
     }
 
+    /// Adds a pack and what lies in it.
     pub(super) fn add_finished(&mut self, finished: &Finished) {
+        self.set_finished(finished);
+        for entry in finished.entries() {
+            self.add_blob(finished.pack, *entry);
+        }
+    }
+
+    /// Adds a pack, or says of one whose blobs are known already that no more will come.
+    pub(super) fn set_finished(&mut self, finished: &Finished) {
         let pack = Pack {
             bytes: finished.bytes,
             incoming: false,
             renew: false,
         };
         self.add_pack(finished.pack, pack);
-        for entry in finished.entries() {
-            self.add_blob(finished.pack, *entry);
-        }
     }
 
     /// Makes room for so many blobs more, where that is known before: a table that grows is filled anew.
@@ -114,16 +120,16 @@ impl Index {
 
     /// Of several copies of a blob the newest counts: an older one may be damaged.
     pub(super) fn add_blob(&mut self, pack: u64, entry: Entry) {
-        let newer = self.blobs.get(&entry.digest);
-        if newer.is_some_and(|known| known.pack > pack) {
-            return;
-        }
-        let located = Located {
+        let new = Located {
             pack,
             place: entry.place,
             mark: 0,
         };
-        self.blobs.insert(entry.digest, located);
+        let known = self.blobs.get_or_insert(entry.digest, new);
+        if known.pack > pack {
+            return;
+        }
+        *known = new;
         self.damaged.remove(&entry.digest);
     }
 

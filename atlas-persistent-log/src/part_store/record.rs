@@ -5,6 +5,7 @@ use atlas_common::digest::DigestBuilder;
 use atlas_common::parts::Blob;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// 2: heads carry a checksum of what is behind them.
 pub(super) const VERSION: u32 = 2;
@@ -266,7 +267,7 @@ pub(super) fn read_index(header: &[u8], index: &[u8], footer: &Footer) -> Option
 }
 
 /// The bytes to store for a blob.
-pub(super) fn compress(blob: &Bytes, compression: Compression) -> (Encoding, Bytes) {
+pub(super) fn compress(blob: &[u8], compression: Compression) -> (Encoding, Cow<'_, [u8]>) {
     const LEVEL: i32 = 3;
     if compression == Compression::Zstd
         && let Ok(smaller) = zstd::bulk::compress(blob, LEVEL)
@@ -274,7 +275,7 @@ pub(super) fn compress(blob: &Bytes, compression: Compression) -> (Encoding, Byt
     {
         return (Encoding::Zstd, smaller.into());
     }
-    (Encoding::Plain, blob.clone())
+    (Encoding::Plain, blob.into())
 }
 
 /// The blob that was stored, if these bytes stand for it.

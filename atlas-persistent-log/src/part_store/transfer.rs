@@ -2,14 +2,15 @@
 
 use super::error::StoreError;
 use super::fetched::{self, Fetched};
-use super::index::Pack;
+use super::index::{Pack, secret_key};
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
 use super::pack::{self, PackWriter, Room};
-use super::record;
+use super::record::{self, Entry};
 use super::store::{Incoming, PartStore, check_blob};
+use atlas_common::digest_map::DigestMap;
 use atlas_common::parts::{Blob, StateDescriptor};
 use atlas_common::{Digest, SeqNo};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Bytes of a transfer that a power cut may cost, beside those of the last call.
@@ -17,9 +18,6 @@ const SYNC_BYTES: u64 = 16 << 20;
 
 /// Pages that are read in one go.
 const PAGES_AT_ONCE: usize = 64;
-
-/// Blobs that nobody finds yet, with their packs.
-type Fresh = BTreeMap<Digest, (record::Entry, u64)>;
 
 impl PartStore {
     /// States what is fetched from now on: what it reaches is no garbage, also after a restart, until
@@ -86,7 +84,7 @@ impl PartStore {
                 drop(self.take_fetched());
             } else {
                 let mut fetched = self.inner.fetched.lock();
-                blobs.iter().for_each(|blob| fetched.remember(blob));
+                blobs.into_iter().for_each(|blob| fetched.remember(blob));
             }
             kept
         })
@@ -94,23 +92,32 @@ impl PartStore {
 
     fn keep_in(&self, incoming: &mut Option<Incoming>, blobs: &[Blob]) -> Result<(), StoreError> {
         let options = &self.inner.options;
-        let mut fresh = Fresh::new();
-        for blob in blobs {
+        let mut fresh = Vec::with_capacity(blobs.len());
+        for blob in self.unknown(blobs) {
             let (digest, blob) = (blob.digest(), blob.bytes());
-            if fresh.contains_key(&digest) || self.inner.index.read().has(&digest) {
-                continue;
-            }
             let pack = self.incoming_pack(incoming)?;
             let (encoding, stored) = record::compress(blob, options.compression);
             let plain = u32::try_from(blob.len()).unwrap_or(u32::MAX);
-            let entry = pack.writer.append(digest, plain, encoding, &stored)?;
-            fresh.insert(digest, (entry, pack.writer.pack));
+            fresh.push(pack.writer.append(digest, plain, encoding, &stored)?);
             if pack.writer.bytes() >= options.pack_bytes {
                 self.register(incoming, &mut fresh)?;
                 self.seal(incoming)?;
             }
         }
         self.register(incoming, &mut fresh)
+    }
+
+    /// Those that are not here, each once. All are looked up in one go: each is a place of its own in much
+    /// memory, and the processor waits for several at a time.
+    fn unknown<'a>(&self, blobs: &'a [Blob]) -> Vec<&'a Blob> {
+        let index = self.inner.index.read();
+        let unknown = blobs.iter().filter(|blob| !index.has(&blob.digest()));
+        let mut unknown: Vec<&Blob> = unknown.collect();
+        drop(index);
+        let mut seen = DigestMap::new(secret_key());
+        seen.reserve(unknown.len());
+        unknown.retain(|blob| seen.insert(blob.digest(), ()).is_none());
+        unknown
     }
 
     fn incoming_pack<'a>(
@@ -137,21 +144,21 @@ impl PartStore {
     fn register(
         &self,
         incoming: &mut Option<Incoming>,
-        fresh: &mut Fresh,
+        fresh: &mut Vec<Entry>,
     ) -> Result<(), StoreError> {
         let Some(pack) = incoming.as_mut().filter(|_| !fresh.is_empty()) else {
             return Ok(());
         };
         pack.writer.flush()?;
-        let bytes = pack.writer.bytes();
+        let (number, bytes) = (pack.writer.pack, pack.writer.bytes());
         let mut index = self.inner.index.write();
         let state = Pack {
             bytes,
             incoming: true,
             renew: false,
         };
-        index.add_pack(pack.writer.pack, state);
-        for (entry, number) in std::mem::take(fresh).into_values() {
+        index.add_pack(number, state);
+        for entry in fresh.drain(..) {
             index.add_blob(number, entry);
         }
         drop(index);
@@ -177,7 +184,8 @@ impl PartStore {
         if let Some(pack) = incoming.take() {
             let number = pack.writer.pack;
             match pack.writer.finish() {
-                Ok(finished) => self.inner.index.write().add_finished(&finished),
+                // Its blobs were registered as they came.
+                Ok(finished) => self.inner.index.write().set_finished(&finished),
                 Err(error) => {
                     let lost = BTreeSet::from([number]);
                     self.inner.index.write().remove_packs(&lost);
