@@ -4,13 +4,13 @@
 use super::Members;
 use super::greeting::{self, Answer, GreetingError, Hello, Role};
 use super::identity::{HandshakeRefusal, key_of, refusal_in};
-use super::stream::{part, prepare};
+use super::stream::{Socket, part, prepare};
 use crate::clients::Seat;
 use crate::endpoint::ReplicaEndpoint;
 use crate::error::Refusal;
 use crate::frame::Room;
 use crate::inbox::ReplicaInboxes;
-use crate::limits::{ConnectionLimits, ReplicaLimits};
+use crate::limits::{ConnectionLimits, READ_BYTES_MAX, ReplicaLimits};
 use crate::link::{Destination, LinkEnd, read_frames, write_frames};
 use crate::network::Lane;
 use atlas_common::crypto::PublicKey;
@@ -51,7 +51,7 @@ pub(super) struct Acceptor {
 
 /// A connection that was let in.
 struct Guest {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     who: Who,
 }
 
@@ -74,8 +74,8 @@ enum Why {
 }
 
 enum Rest {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl From<io::Error> for NotAdmitted {
@@ -193,7 +193,7 @@ impl Acceptor {
     /// know besides.
     async fn identify(
         &self,
-        stream: &mut TlsStream<TcpStream>,
+        stream: &mut TlsStream<Socket>,
     ) -> Result<Who, (GreetingError, String)> {
         let hello: Hello = match greeting::receive(stream).await {
             Ok(hello) => hello,
@@ -243,10 +243,11 @@ impl Acceptor {
         }
     }
 
-    async fn host_replica(&self, stream: TlsStream<TcpStream>, id: NodeId, lane: Lane) -> LinkEnd {
+    async fn host_replica(&self, mut stream: TlsStream<Socket>, id: NodeId, lane: Lane) -> LinkEnd {
         let Some(back) = self.endpoint.link(id, lane) else {
             return LinkEnd::Replaced;
         };
+        stream.get_mut().0.read_ahead(READ_BYTES_MAX);
         let (end_older, replaced) = oneshot::channel();
         // The sender of an older connection is dropped here, which ends that connection.
         self.incoming.lock().insert((id, lane), end_older);
@@ -265,7 +266,7 @@ impl Acceptor {
         }
     }
 
-    async fn host_client(&self, stream: TlsStream<TcpStream>, seat: Seat) -> LinkEnd {
+    async fn host_client(&self, stream: TlsStream<Socket>, seat: Seat) -> LinkEnd {
         let (reader, writer) = tokio::io::split(stream);
         let to = Destination {
             from: seat.client,

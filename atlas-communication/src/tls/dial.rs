@@ -2,7 +2,7 @@
 
 use super::greeting::{self, Answer, GreetingError};
 use super::identity::{HandshakeRefusal, refusal_in};
-use super::stream::prepare;
+use super::stream::{Socket, prepare};
 use crate::counters::RefusalMeter;
 use crate::error::Refusal;
 use crate::frame::Room;
@@ -73,14 +73,14 @@ impl From<GreetingError> for DialError {
 }
 
 impl Dialler {
-    pub(super) async fn dial(&self) -> Result<TlsStream<TcpStream>, DialError> {
+    pub(super) async fn dial(&self) -> Result<TlsStream<Socket>, DialError> {
         match timeout(self.limits.handshake(), self.handshake()).await {
             Ok(result) => result,
             Err(_elapsed) => Err(DialError::Failed(io::ErrorKind::TimedOut.into())),
         }
     }
 
-    async fn handshake(&self) -> Result<TlsStream<TcpStream>, DialError> {
+    async fn handshake(&self) -> Result<TlsStream<Socket>, DialError> {
         let socket = prepare(TcpStream::connect(&self.address).await?)?;
         // Raw public keys have no names in them, and none is sent.
         let nameless = ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED));
@@ -203,7 +203,7 @@ impl DialledLink {
         }
     }
 
-    async fn serve(&self, stream: TlsStream<TcpStream>) -> LinkEnd {
+    async fn serve(&self, stream: TlsStream<Socket>) -> LinkEnd {
         let (reader, writer) = tokio::io::split(stream);
         let write = write_frames(writer, &self.queue, self.dialler.limits.stall());
         match &self.kind {

@@ -4,6 +4,7 @@
 use super::dial::{DialError, Dialler};
 use super::greeting::{self, Answer, GreetingError, Hello, Role, VERSION, encode, encode_as};
 use super::identity::Identity;
+use super::stream::Socket;
 use super::{
     ClientAdmission, Listener, Member, TlsClientConfig, TlsClientNetwork, TlsReplicaConfig,
     TlsReplicaNetwork,
@@ -95,7 +96,7 @@ impl Cluster {
         holder: u32,
         to: u32,
         hello: Vec<u8>,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<Socket>, DialError> {
         let member = &self.members[to as usize];
         let tls = Identity::new(&key(holder)).unwrap().client(member.key);
         let dialler = Dialler {
@@ -109,12 +110,12 @@ impl Cluster {
     }
 
     /// A connection on which replica `from` could speak to replica `to`.
-    async fn replica_link(&self, from: u32, to: u32) -> TlsStream<TcpStream> {
+    async fn replica_link(&self, from: u32, to: u32) -> TlsStream<Socket> {
         let link = self.dial(from, to, replica_hello(from)).await;
         link.expect("welcome")
     }
 
-    async fn client_link(&self, to: u32) -> TlsStream<TcpStream> {
+    async fn client_link(&self, to: u32) -> TlsStream<Socket> {
         let link = self.dial(LISTED_CLIENT, to, client_hello(genesis())).await;
         link.expect("welcome")
     }
@@ -154,7 +155,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Waits until the other side has ended the connection.
-async fn ended(stream: &mut TlsStream<TcpStream>) {
+async fn ended(stream: &mut TlsStream<Socket>) {
     let end = timeout(PATIENCE, stream.read(&mut [0; 16])).await.unwrap();
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
 }
@@ -322,7 +323,7 @@ async fn row_23_what_is_not_tls_is_refused() {
     assert_eq!(refusals.by_us(Refusal::NotAtlas), 1);
 }
 
-fn refused_by_peer(result: Result<TlsStream<TcpStream>, DialError>) -> Refusal {
+fn refused_by_peer(result: Result<TlsStream<Socket>, DialError>) -> Refusal {
     match result {
         Err(DialError::RefusedByPeer(refusal)) => refusal,
         Ok(_) => panic!("let in"),
