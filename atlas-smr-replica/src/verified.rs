@@ -5,17 +5,17 @@
 //! without that a view change under load costs more than its own time-out.
 
 use atlas_common::Digest;
-use atlas_common::crypto::{PublicKey, Signature, Signed, Signer, Verifier};
+use atlas_common::crypto::{PublicKey, Signature, Signed, Signer, Verifier, random_number};
+use atlas_common::digest_map::{DigestMap, MapKey};
 use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 /// Signatures remembered in each of two generations, at least and at most.
 const GENERATION_MIN: u64 = 1 << 10;
 const GENERATION_MAX: u64 = 1 << 17;
-/// What remembering one takes, in a table that is half full.
-const ENTRY_BYTES: u64 = 256;
+/// What remembering one takes: a digest, and its place in a table that is half full.
+const ENTRY_BYTES: u64 = 48;
 
 /// How many signatures a generation holds: those of two windows, in each slot a proposal and two votes of
 /// each member. That is what view changes repeat; older ones are of no use.
@@ -30,25 +30,39 @@ pub(crate) fn bytes_max(window: u64, members: u64) -> u64 {
     2 * generation(window, members) as u64 * ENTRY_BYTES
 }
 
-type Entry = (PublicKey, Digest, [u8; 64]);
+/// The digest of key, content and signature together.
+fn entry(key: &PublicKey, digest: &Digest, signature: &Signature) -> Digest {
+    let mut bytes = [0; 32 + 32 + 64];
+    bytes[..32].copy_from_slice(&key.0);
+    bytes[32..64].copy_from_slice(&digest.0);
+    bytes[64..].copy_from_slice(&signature.0);
+    Digest::of(&bytes)
+}
 
-/// Valid signatures in two generations: when the young one is full, the old one is forgotten.
+fn entry_of(signed: &Signed) -> Digest {
+    entry(&signed.key, &signed.digest, &signed.signature)
+}
+
+/// Valid signatures in two generations: when the young one is full, the old one is forgotten. Their memory
+/// is used again, and nothing in it moves while they fill: all replicas of a cluster fill theirs at the same
+/// time, and would stand still together.
 struct Generations {
-    young: HashSet<Entry>,
-    old: HashSet<Entry>,
+    young: DigestMap<()>,
+    old: DigestMap<()>,
     generation_max: usize,
 }
 
 impl Generations {
-    fn holds(&self, entry: &Entry) -> bool {
+    fn holds(&self, entry: &Digest) -> bool {
         self.young.contains(entry) || self.old.contains(entry)
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: Digest) {
         if self.young.len() >= self.generation_max {
-            self.old = std::mem::take(&mut self.young);
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.remove_all();
         }
-        self.young.insert(entry);
+        self.young.insert(entry, ());
     }
 }
 
@@ -65,16 +79,13 @@ impl fmt::Debug for CachingVerifier {
     }
 }
 
-fn entry(signed: &Signed) -> Entry {
-    (signed.key, signed.digest, signed.signature.0)
-}
-
 impl CachingVerifier {
     /// For a cluster with this window and so many members.
     pub(crate) fn new(inner: Arc<dyn Verifier>, window: u64, members: u64) -> Self {
+        let key = MapKey::new(random_number());
         let known = Generations {
-            young: HashSet::new(),
-            old: HashSet::new(),
+            young: DigestMap::new(key),
+            old: DigestMap::new(key),
             generation_max: generation(window, members),
         };
         Self {
@@ -85,7 +96,7 @@ impl CachingVerifier {
 
     fn unknown(&self, signed: &[Signed]) -> Vec<Signed> {
         let known = self.known.lock();
-        let new = signed.iter().filter(|one| !known.holds(&entry(one)));
+        let new = signed.iter().filter(|one| !known.holds(&entry_of(one)));
         new.copied().collect()
     }
 
@@ -100,7 +111,7 @@ impl CachingVerifier {
 
 impl Verifier for CachingVerifier {
     fn verify(&self, signed: &Signed) -> bool {
-        let entry = entry(signed);
+        let entry = entry_of(signed);
         if self.known.lock().holds(&entry) {
             return true;
         }
@@ -116,7 +127,7 @@ impl Verifier for CachingVerifier {
         let valid = self.inner.verify_all(&unknown);
         if valid && !unknown.is_empty() {
             let mut known = self.known.lock();
-            unknown.iter().for_each(|one| known.add(entry(one)));
+            unknown.iter().for_each(|one| known.add(entry_of(one)));
         }
         valid
     }
@@ -128,7 +139,7 @@ impl Verifier for CachingVerifier {
         let mut known = self.known.lock();
         for (one, valid) in unknown.iter().zip(verdicts) {
             if valid {
-                known.add(entry(one));
+                known.add(entry_of(one));
             }
         }
     }
@@ -147,10 +158,8 @@ impl Signer for RememberedSigner {
 
     fn sign(&self, digest: &Digest) -> Signature {
         let signature = self.inner.sign(digest);
-        self.verifier
-            .known
-            .lock()
-            .add((self.public_key(), *digest, signature.0));
+        let entry = entry(&self.public_key(), digest, &signature);
+        self.verifier.known.lock().add(entry);
         signature
     }
 }
@@ -224,7 +233,7 @@ mod tests {
         assert_eq!(generation, 1800);
         let entry = |n: u64| {
             let digest = Digest::of(&n.to_le_bytes());
-            (PublicKey([1; 32]), digest, [0; 64])
+            super::entry(&PublicKey([1; 32]), &digest, &Signature([0; 64]))
         };
         let mut known = cache.known.lock();
         for n in 0..10_000 {
