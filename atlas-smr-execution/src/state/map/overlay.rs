@@ -66,6 +66,10 @@ impl Overlay {
         }
         let key = Bytes::copy_from_slice(key);
         let value = value.map(Bytes::copy_from_slice);
+        if self.log.is_empty() {
+            // Most operations write once, and forks of a whole batch wait to be merged.
+            self.log.reserve_exact(1);
+        }
         self.log.push((key, value));
     }
 

@@ -191,7 +191,13 @@ impl Part {
     fn patch(&mut self, index: usize, value: Arc<[u8]>) {
         match self.patches.iter_mut().find(|(of, _)| *of == index) {
             Some((_, patch)) => *patch = value,
-            None => self.patches.push((index, value)),
+            None => {
+                if self.patches.is_empty() {
+                    // Most parts get one: room for four would be more than the rest of the part.
+                    self.patches.reserve_exact(1);
+                }
+                self.patches.push((index, value));
+            }
         }
         let bytes: usize = self.patches.iter().map(|(_, value)| value.len()).sum();
         if self.patches.len() > PATCHES_MAX || bytes > self.size / 2 {
