@@ -9,6 +9,7 @@ use atlas_communication::{
     TlsReplicaConfig, TlsReplicaNetwork,
 };
 use bytes::Bytes;
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::TcpListener;
@@ -27,8 +28,60 @@ const SYNC_BYTES: usize = 16 << 20;
 /// How long two nodes on one machine may take to find each other.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often each probe is made. One takes a quarter of a second, in which a virtual machine may get half of
+/// what it gets in the next.
+const PROBES: usize = 5;
+
+/// What a machine can do, in bytes per second.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub(super) disk: Rates,
+    pub(super) tls: Rates,
+}
+
+/// What the probes of one kind have found, rising.
+#[derive(Clone, Debug)]
+pub(super) struct Rates(Vec<f64>);
+
+impl Rates {
+    fn of(mut rates: Vec<f64>) -> Self {
+        rates.sort_by(f64::total_cmp);
+        Self(rates)
+    }
+
+    pub(super) fn median(&self) -> f64 {
+        self.0.get(self.0.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |rate: Option<&f64>| rate.copied().unwrap_or(0.0) / f64::from(1 << 20);
+        write!(
+            f,
+            "{:.0} MiB/s ({:.0} to {:.0})",
+            mib(Some(&self.median())),
+            mib(self.0.first()),
+            mib(self.0.last())
+        )
+    }
+}
+
+/// Probes both, in turns.
+pub(super) fn machine(directory: &Path) -> Result<Machine> {
+    let (mut disks, mut tlss) = (Vec::new(), Vec::new());
+    for _ in 0..PROBES {
+        disks.push(disk(directory)?);
+        tlss.push(tls()?);
+    }
+    Ok(Machine {
+        disk: Rates::of(disks),
+        tls: Rates::of(tlss),
+    })
+}
+
 /// Bytes per second that the disk of this directory takes durably, written one after the other.
-pub(super) fn disk(directory: &Path) -> Result<f64> {
+fn disk(directory: &Path) -> Result<f64> {
     let path = directory.join("disk-probe");
     let mut file = OpenOptions::new()
         .create_new(true)
@@ -50,7 +103,7 @@ pub(super) fn disk(directory: &Path) -> Result<f64> {
 
 /// Bytes per second from one node to another by this project's transport, over TLS on the loopback
 /// interface, with a processor for each of them where there are two.
-pub(super) fn tls() -> Result<f64> {
+fn tls() -> Result<f64> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -140,5 +193,13 @@ mod tests {
         assert!(disk(dir.path()).unwrap() > 0.0);
         assert_eq!(dir.path().read_dir().unwrap().count(), 0);
         assert!(tls().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn the_probe_in_the_middle_counts() {
+        let rates = Rates::of(vec![5.0, 900.0, 300.0, 800.0, 700.0]);
+        assert_eq!(rates.median(), 700.0);
+        let shown = Rates::of([3 << 20, 1 << 20, 2 << 20].map(f64::from).to_vec()).to_string();
+        assert_eq!(shown, "2 MiB/s (1 to 3)");
     }
 }

@@ -36,12 +36,12 @@ pub(super) async fn run(
         .parent()
         .context("a replica without a directory")?;
     // Before, when nothing else runs.
-    let disk = probes::disk(parent)?;
-    let tls = tokio::task::spawn_blocking(probes::tls).await??;
+    let parent = parent.to_owned();
+    let probe = move || probes::machine(&parent);
+    let machine = tokio::task::spawn_blocking(probe).await??;
     eprintln!(
-        "the disk takes {:.0} MiB/s durably, TLS {:.0} MiB/s",
-        mib(disk),
-        mib(tls)
+        "the disk takes {} durably, TLS {}",
+        machine.disk, machine.tls
     );
     let mut load = Load::prepare(arguments, files, replicas, clients, seed).await?;
     let target = load.target().await?;
@@ -72,7 +72,10 @@ pub(super) async fn run(
         under_load,
         from_nothing,
     };
-    let probes = Probes { tls, disk };
+    let probes = Probes {
+        tls: machine.tls.median(),
+        disk: machine.disk.median(),
+    };
     let size = (replicas.len(), state_bytes);
     Ok(RejoinReport::new(
         arguments, size, seed, target, &seen, returns, probes,
