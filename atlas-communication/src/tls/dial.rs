@@ -7,7 +7,7 @@ use crate::counters::RefusalMeter;
 use crate::error::Refusal;
 use crate::frame::Room;
 use crate::inbox::Inbox;
-use crate::limits::ConnectionLimits;
+use crate::limits::{ConnectionLimits, WRITE_BYTES_MAX};
 use crate::link::{Destination, LinkEnd, expect_silence, read_frames, write_frames};
 use crate::network::Inbound;
 use crate::queue::SendQueue;
@@ -203,7 +203,11 @@ impl DialledLink {
         }
     }
 
-    async fn serve(&self, stream: TlsStream<Socket>) -> LinkEnd {
+    async fn serve(&self, mut stream: TlsStream<Socket>) -> LinkEnd {
+        if matches!(self.kind, LinkKind::OneWay { .. }) {
+            // What is taken from the queue in one go leaves in one call of the system.
+            stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES_MAX));
+        }
         let (reader, writer) = tokio::io::split(stream);
         let write = write_frames(writer, &self.queue, self.dialler.limits.stall());
         match &self.kind {
