@@ -57,8 +57,9 @@ pub(super) fn read(
 #[derive(Debug, Default)]
 pub(super) struct ReadMemory(Mutex<Vec<Vec<u8>>>);
 
-/// Pieces that are kept, of so many bytes each at least: 4 MiB as they are read.
+/// Pieces that are kept, none of which is longer than what is read past the cache at a time: 8 MiB.
 const KEPT_MAX: usize = 4;
+/// Shorter ones are found soon enough.
 const KEPT_BYTES_MIN: usize = 256 << 10;
 
 impl ReadMemory {

@@ -205,10 +205,13 @@ fn too_many_reads_are_refused_and_the_others_answered() {
     drop(thread);
     let replies: Vec<_> = seen.replies.try_iter().map(|(_, reply)| reply).collect();
     assert_eq!(replies[0], Reply::ReadRefused(3));
-    assert_eq!(
-        replies[1..],
-        [answer(0, 0, 0), answer(1, 0, 0), answer(2, 0, 1)]
-    );
+    assert_eq!(replies[1], answer(0, 0, 0));
+    for (id, reply) in (1..=2).zip(&replies[2..]) {
+        // The decision that was queued behind a read may be executed before it is taken.
+        let may_be = [id - 1, id].map(|at| answer(id, 0, at));
+        assert!(may_be.contains(reply), "{reply:?}");
+    }
+    assert_eq!(replies.len(), 4);
     let stats = handle.stats();
     assert_eq!((stats.refused, stats.reads), (1, 3));
 }
