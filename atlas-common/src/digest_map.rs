@@ -245,6 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn values_stay_where_they_are_and_their_memory_is_used_again() {
+        let mut map = DigestMap::new(MapKey::new(3));
+        let places = |map: &DigestMap<u64>| {
+            let place = |n| map.get(&digest(n, 0)).map(std::ptr::from_ref);
+            (0..100).map(place).collect::<Vec<_>>()
+        };
+        let fill = |map: &mut DigestMap<u64>, numbers: std::ops::Range<u64>| {
+            for n in numbers {
+                map.insert(digest(n, 0), n);
+            }
+        };
+        fill(&mut map, 0..100);
+        let first = places(&map);
+        fill(&mut map, 100..50_000);
+        assert_eq!(places(&map), first);
+        map.remove_all();
+        fill(&mut map, 0..100);
+        assert_eq!(places(&map), first);
+    }
+
+    #[test]
     fn what_it_prints_shows_no_order_and_no_key() {
         let mut map = DigestMap::new(MapKey::new(1));
         map.insert(digest(1, 0), "one");

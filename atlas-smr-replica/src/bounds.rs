@@ -256,7 +256,7 @@ impl<'a> Sizes<'a> {
         );
         table.add(
             "signatures found valid",
-            "192 B × window × (2 × members + 1), at most 12 MiB, and 10 MiB for bundles",
+            "256 B × window × (2 × members + 1), at most 16 MiB, and 10 MiB for bundles",
             sum(&[
                 verified::bytes_max(limits.window, self.members),
                 BUNDLES_VERIFIED_BYTES,

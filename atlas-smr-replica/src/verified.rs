@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// Signatures remembered in each of two generations, at least and at most.
 const GENERATION_MIN: u64 = 1 << 10;
 const GENERATION_MAX: u64 = 1 << 17;
-/// What remembering one takes: a digest, and its place in a table that is half full.
-const ENTRY_BYTES: u64 = 48;
+/// What remembering one takes: a digest, its place in a table that is half full, and what the allocator adds.
+const ENTRY_BYTES: u64 = 64;
 
 /// How many signatures a generation holds: those of two windows, in each slot a proposal and two votes of
 /// each member. That is what view changes repeat; older ones are of no use.
