@@ -2,15 +2,14 @@
 
 use super::error::StoreError;
 use super::fetched::{self, Fetched};
-use super::index::{Pack, secret_key};
+use super::index::Pack;
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
 use super::pack::{self, PackWriter, Room};
 use super::record::{self, Entry};
 use super::store::{Incoming, PartStore, check_blob};
-use atlas_common::digest_map::DigestMap;
 use atlas_common::parts::{Blob, StateDescriptor};
 use atlas_common::{Digest, SeqNo};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Bytes of a transfer that a power cut may cost, beside those of the last call.
@@ -114,9 +113,8 @@ impl PartStore {
         let unknown = blobs.iter().filter(|blob| !index.has(&blob.digest()));
         let mut unknown: Vec<&Blob> = unknown.collect();
         drop(index);
-        let mut seen = DigestMap::new(secret_key());
-        seen.reserve(unknown.len());
-        unknown.retain(|blob| seen.insert(blob.digest(), ()).is_none());
+        let mut seen = HashSet::with_capacity(unknown.len());
+        unknown.retain(|blob| seen.insert(blob.digest()));
         unknown
     }
 
