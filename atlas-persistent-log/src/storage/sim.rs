@@ -24,6 +24,8 @@ pub struct Counters {
     pub operations: u64,
     /// Reads.
     pub reads: u64,
+    /// Bytes that were read.
+    pub read_bytes: u64,
     /// Writes.
     pub writes: u64,
     /// Bytes in them.

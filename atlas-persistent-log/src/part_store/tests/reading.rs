@@ -37,6 +37,32 @@ fn blobs_read_together_are_those_read_one_by_one() {
     }
 }
 
+/// What lies between is read with them as long as it is less than they are.
+#[test]
+fn no_more_is_read_in_vain_than_is_wanted() {
+    let disk = SimStorage::new();
+    let options = StoreOptions::new(Digest::of(b"genesis"));
+    let store = PartStore::open(Arc::new(disk.clone()), options).unwrap();
+    let blob = |n: u16| Bytes::from([n.to_le_bytes(); 500].concat());
+    let all: Vec<Bytes> = (0..900).map(blob).collect();
+    store.keep(checked(&all)).unwrap();
+    // Which share is wanted, and how many reads that takes at most.
+    for (step, reads_max) in [(1, 1), (2, 1), (3, 150), (30, 30), (100, 9)] {
+        let wanted: Vec<Bytes> = all.iter().step_by(step).cloned().collect();
+        let before = disk.counters();
+        let read = store.read_parts(&digests(&wanted), u64::MAX);
+        assert!(read.iter().flatten().map(Blob::bytes).eq(&wanted));
+        let after = disk.counters();
+        let (reads, bytes) = (
+            after.reads - before.reads,
+            after.read_bytes - before.read_bytes,
+        );
+        assert!(reads <= reads_max, "{reads} reads of every {step}th");
+        let records = wanted.len() as u64 * 1060;
+        assert!(bytes <= 2 * records, "{bytes} bytes of every {step}th");
+    }
+}
+
 #[test]
 fn no_more_bytes_are_read_together_than_are_asked_for_but_one_blob() {
     let (_, store, wanted) = several_packs();

@@ -213,7 +213,9 @@ impl Disk {
         let live = &self.contents(id)?.live;
         let start = usize::try_from(offset).map_or(live.len(), |offset| offset.min(live.len()));
         let end = start.saturating_add(bytes).min(live.len());
-        Ok(Bytes::copy_from_slice(&live[start..end]))
+        let read = Bytes::copy_from_slice(&live[start..end]);
+        self.counters.read_bytes += read.len() as u64;
+        Ok(read)
     }
 
     pub(super) fn write_at(&mut self, id: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
