@@ -4,7 +4,7 @@ use super::error::StoreError;
 use super::index::Marked;
 use super::meta::{self, StoredCheckpoint};
 use super::pack;
-use super::store::PartStore;
+use super::store::{PAGES_AT_ONCE, PartStore};
 use super::writer::Packs;
 use atlas_common::parts::StateDescriptor;
 use atlas_common::{Digest, SeqNo};
@@ -17,6 +17,9 @@ const THIN: u64 = 3;
 /// More packs than this that are smaller than a quarter of the length at which a pack is full are
 /// written into one.
 const SMALL_MAX: usize = 16;
+/// Blobs, and bytes of them, that are copied at a time.
+const COPY_BLOBS: usize = 1024;
+const COPY_BYTES: u64 = 1 << 20;
 
 impl PartStore {
     /// Sets the certificate of a checkpoint; nothing else is written. Atomic and durable.
@@ -175,34 +178,41 @@ impl PartStore {
         complete: bool,
         in_use: &mut BTreeMap<u64, u64>,
     ) -> Result<bool, StoreError> {
-        let mut mark = |digest: &Digest| {
-            let marked = self.inner.index.write().mark(digest);
-            if let Marked::Now { pack, bytes } = marked {
-                *in_use.entry(pack).or_default() += bytes;
-            }
-            marked
-        };
-        for (number, page) in descriptor.pages.iter().enumerate() {
-            match mark(&page.digest) {
-                // Its parts were marked with it.
-                Marked::Before => continue,
-                Marked::Absent if complete => return Ok(false),
-                Marked::Absent => continue,
-                Marked::Now { .. } => {}
-            }
-            match self.page(descriptor, number) {
-                Ok(parts) => parts.iter().for_each(|part| {
-                    mark(&part.digest);
-                }),
-                Err(StoreError::Damaged(_) | StoreError::NoSuchBlob { .. }) if complete => {
-                    return Ok(false);
+        let numbers: Vec<usize> = (0..descriptor.pages.len()).collect();
+        for numbers in numbers.chunks(PAGES_AT_ONCE) {
+            let mut fresh = Vec::new();
+            for number in numbers {
+                match self.mark_blob(&descriptor.pages[*number].digest, in_use) {
+                    // Its parts were marked with it.
+                    Marked::Before => {}
+                    Marked::Absent if complete => return Ok(false),
+                    Marked::Absent => {}
+                    Marked::Now { .. } => fresh.push(*number),
                 }
-                // Of a page that is fetched again the parts are, too.
-                Err(StoreError::Damaged(_) | StoreError::NoSuchBlob { .. }) => {}
-                Err(error) => return Err(error),
+            }
+            for parts in self.pages(descriptor, &fresh) {
+                match parts {
+                    Ok(parts) => parts.iter().for_each(|part| {
+                        self.mark_blob(&part.digest, in_use);
+                    }),
+                    Err(StoreError::Damaged(_) | StoreError::NoSuchBlob { .. }) if complete => {
+                        return Ok(false);
+                    }
+                    // Of a page that is fetched again the parts are, too.
+                    Err(StoreError::Damaged(_) | StoreError::NoSuchBlob { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(true)
+    }
+
+    fn mark_blob(&self, digest: &Digest, in_use: &mut BTreeMap<u64, u64>) -> Marked {
+        let marked = self.inner.index.write().mark(digest);
+        if let Marked::Now { pack, bytes } = marked {
+            *in_use.entry(pack).or_default() += bytes;
+        }
+        marked
     }
 
     /// Packs to be written anew, in part.
@@ -242,25 +252,21 @@ impl PartStore {
     /// False when something in use is damaged: then the pack stays until that is repaired.
     fn copy_used(&self, number: u64, packs: &mut Packs) -> Result<bool, StoreError> {
         let found = pack::read(self.storage(), &self.inner.options.genesis, number)?;
-        let file = pack::name(number);
-        let mut whole = true;
-        for entry in found.entries {
-            let used = self.inner.index.read().is_marked(&entry.digest, number);
-            if !used {
-                continue;
-            }
+        let digests = found.entries.iter().map(|entry| entry.digest);
+        let index = self.inner.index.read();
+        let used: Vec<Digest> = digests.filter(|d| index.is_marked(d, number)).collect();
+        drop(index);
+        let (mut rest, mut whole) = (&used[..], true);
+        while !rest.is_empty() {
             // Read as anybody would, so that no damage is copied.
-            match self.read_part(&entry.digest) {
-                Ok(_) => {}
-                Err(StoreError::Damaged(_)) => {
-                    whole = false;
-                    continue;
+            let read = self.read_parts(&rest[..rest.len().min(COPY_BLOBS)], COPY_BYTES);
+            rest = &rest[read.len()..];
+            for blob in read {
+                match blob {
+                    Ok(blob) => packs.copy(&blob)?,
+                    Err(StoreError::Damaged(_)) => whole = false,
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            }
-            if let Some(stored) = pack::read_record(self.storage(), number, &file, &entry)? {
-                let place = entry.place;
-                packs.append(entry.digest, place.plain, place.encoding, &stored)?;
             }
         }
         Ok(whole)

@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+/// Pages that are read in one go.
+pub(super) const PAGES_AT_ONCE: usize = 256;
+
 /// Checkpoints and their blobs in a [`Storage`]. Clones are handles to the same store; all methods may
 /// be called from any thread.
 #[derive(Clone)]
@@ -222,10 +225,27 @@ impl PartStore {
         descriptor: &StateDescriptor,
         index: usize,
     ) -> Result<Vec<PartRef>, StoreError> {
-        // A number that does not exist is refused by the descriptor.
-        let digest = descriptor.pages.get(index).map(|page| page.digest);
-        let encoded = self.read_part(&digest.unwrap_or_default())?;
-        Ok(descriptor.page(index, encoded.bytes())?)
+        let read = self.pages(descriptor, &[index]).pop();
+        read.unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    /// As [`Self::page`] for several, in the order given, read in one go.
+    pub(super) fn pages(
+        &self,
+        descriptor: &StateDescriptor,
+        indexes: &[usize],
+    ) -> Vec<Result<Vec<PartRef>, StoreError>> {
+        let digest = |index: &usize| {
+            let page = descriptor.pages.get(*index);
+            // A number that does not exist is refused by the descriptor.
+            page.map(|page| page.digest).unwrap_or_default()
+        };
+        let digests: Vec<Digest> = indexes.iter().map(digest).collect();
+        let read = self.read_parts(&digests, u64::MAX).into_iter();
+        let refs = |(index, encoded): (&usize, Result<Blob, StoreError>)| {
+            Ok(descriptor.page(*index, encoded?.bytes())?)
+        };
+        indexes.iter().zip(read).map(refs).collect()
     }
 
     /// Figures of what is stored.

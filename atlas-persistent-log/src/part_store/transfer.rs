@@ -6,7 +6,7 @@ use super::index::Pack;
 use super::meta::{self, CheckpointMeta, StoredCheckpoint};
 use super::pack::{self, PackWriter, Room};
 use super::record::{self, Entry};
-use super::store::{Incoming, PartStore, check_blob};
+use super::store::{Incoming, PAGES_AT_ONCE, PartStore, check_blob};
 use atlas_common::parts::{Blob, StateDescriptor};
 use atlas_common::{Digest, SeqNo};
 use std::collections::{BTreeSet, HashSet};
@@ -14,9 +14,6 @@ use std::sync::Arc;
 
 /// Bytes of a transfer that a power cut may cost, beside those of the last call.
 const SYNC_BYTES: u64 = 16 << 20;
-
-/// Pages that are read in one go.
-const PAGES_AT_ONCE: usize = 64;
 
 impl PartStore {
     /// States what is fetched from now on: what it reaches is no garbage, also after a restart, until
@@ -245,19 +242,17 @@ impl PartStore {
             missing.0 += digests.len() as u64;
             missing.1 = missing.1.or(digests.first().copied());
         };
-        let pages: Vec<Digest> = descriptor.pages.iter().map(|page| page.digest).collect();
-        for (group, digests) in pages.chunks(PAGES_AT_ONCE).enumerate() {
-            let read = self.read_parts(digests, u64::MAX);
-            for ((index, page), read) in digests.iter().enumerate().zip(read) {
-                match read {
-                    Ok(encoded) => {
-                        let number = group * PAGES_AT_ONCE + index;
-                        let refs = descriptor.page(number, encoded.bytes())?;
+        let numbers: Vec<usize> = (0..descriptor.pages.len()).collect();
+        for numbers in numbers.chunks(PAGES_AT_ONCE) {
+            let read = self.pages(descriptor, numbers);
+            for (number, refs) in numbers.iter().zip(read) {
+                match refs {
+                    Ok(refs) => {
                         let parts: Vec<Digest> = refs.iter().map(|part| part.digest).collect();
                         miss(self.missing(&parts));
                     }
                     Err(StoreError::NoSuchBlob { .. } | StoreError::Damaged(_)) => {
-                        miss(vec![*page]);
+                        miss(vec![descriptor.pages[*number].digest]);
                     }
                     Err(error) => return Err(error),
                 }

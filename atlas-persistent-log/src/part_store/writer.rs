@@ -9,10 +9,14 @@ use super::record;
 use super::store::{PartStore, check_blob};
 use crate::storage::TEMPORARY_SUFFIX;
 use atlas_common::digest_map::DigestMap;
-use atlas_common::parts::{PageCutter, PartRef};
+use atlas_common::parts::{Blob, PageCutter, PartRef};
 use atlas_common::{Digest, SeqNo};
 use bytes::Bytes;
 use std::sync::Arc;
+
+/// Bytes of pages that are gathered before they are written: they are read by the hundred, and each that
+/// lies alone between parts is a read of its own.
+const PAGES_BYTES: usize = 1 << 20;
 
 /// Writes one checkpoint, part by part. Nothing of it exists before [`Self::commit`]; of a writer that
 /// is dropped at most blobs stay that nothing reaches, until garbage is collected.
@@ -23,6 +27,9 @@ pub struct CheckpointWriter {
     store: PartStore,
     seq: SeqNo,
     pages: PageCutter,
+    /// Pages that are not here and not written yet.
+    gathered: Vec<(PartRef, Bytes)>,
+    gathered_bytes: usize,
     parts_written: u64,
     pages_written: u64,
     packs: Packs,
@@ -90,21 +97,22 @@ impl Packs {
             return Ok(false);
         }
         check_blob(blob.len())?;
-        let (encoding, stored) = record::compress(blob, self.store.inner.options.compression);
-        self.append(part.digest, part.bytes, encoding, &stored)?;
+        self.write(part.digest, blob)?;
         Ok(true)
     }
 
-    pub(super) fn append(
-        &mut self,
-        digest: Digest,
-        plain: u32,
-        encoding: record::Encoding,
-        stored: &[u8],
-    ) -> Result<(), StoreError> {
-        let limit = self.store.inner.options.pack_bytes;
+    /// Writes a blob that is here already to another place.
+    pub(super) fn copy(&mut self, blob: &Blob) -> Result<(), StoreError> {
+        self.write(blob.digest(), blob.bytes())
+    }
+
+    fn write(&mut self, digest: Digest, blob: &[u8]) -> Result<(), StoreError> {
+        let options = &self.store.inner.options;
+        let (limit, compression) = (options.pack_bytes, options.compression);
+        let (encoding, stored) = record::compress(blob, compression);
+        let plain = u32::try_from(blob.len()).unwrap_or(u32::MAX);
         let writer = self.current()?;
-        writer.append(digest, plain, encoding, stored)?;
+        writer.append(digest, plain, encoding, &stored)?;
         writer.sync_much()?;
         let full = writer.bytes() >= limit;
         self.unregistered.insert(digest, ());
@@ -141,6 +149,8 @@ impl PartStore {
             store: self.clone(),
             seq,
             pages: PageCutter::default(),
+            gathered: Vec::new(),
+            gathered_bytes: 0,
             parts_written: 0,
             pages_written: 0,
             packs: Packs::new(self.clone()),
@@ -217,9 +227,23 @@ impl CheckpointWriter {
     }
 
     fn page(&mut self, page: Option<(PartRef, Bytes)>) -> Result<(), StoreError> {
-        if let Some((page, bytes)) = page {
+        let Some((page, bytes)) = page.filter(|(page, _)| !self.packs.has(&page.digest)) else {
+            return Ok(());
+        };
+        self.gathered_bytes += bytes.len();
+        self.gathered.push((page, bytes));
+        match self.gathered_bytes >= PAGES_BYTES {
+            true => self.write_pages(),
+            false => Ok(()),
+        }
+    }
+
+    fn write_pages(&mut self) -> Result<(), StoreError> {
+        for (page, bytes) in self.gathered.drain(..) {
+            // One that comes twice is written once.
             self.pages_written += u64::from(self.packs.add(page, &bytes)?);
         }
+        self.gathered_bytes = 0;
         Ok(())
     }
 
@@ -240,6 +264,7 @@ impl CheckpointWriter {
     fn write(&mut self, meta: CheckpointMeta) -> Result<Written, StoreError> {
         let (descriptor, last) = std::mem::take(&mut self.pages).finish()?;
         self.page(last)?;
+        self.write_pages()?;
         self.packs.finish()?;
         // The checkpoint may rely on blobs of a transfer.
         self.store.seal_incoming()?;

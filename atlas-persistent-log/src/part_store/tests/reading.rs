@@ -63,6 +63,39 @@ fn no_more_is_read_in_vain_than_is_wanted() {
     }
 }
 
+/// A page refers to some 32 parts, and pages are read by the hundred: by a transfer, a restart and a
+/// collection.
+#[test]
+fn pages_lie_together_and_are_read_together() {
+    let disk = SimStorage::new();
+    let options = StoreOptions::new(Digest::of(b"genesis"));
+    let store = PartStore::open(Arc::new(disk.clone()), options).unwrap();
+    let part = |n: u32| Bytes::from([n.to_le_bytes(); 250].concat());
+    let mut parts: Vec<Bytes> = (0..3000).map(part).collect();
+    let reads = |act: &dyn Fn()| {
+        let before = disk.counters().reads;
+        act();
+        disk.counters().reads - before
+    };
+    for seq in 1..=2 {
+        let mut given = parts.iter().map(|part| (PartRef::of(part), part.clone()));
+        let written = store.write(meta(seq), &mut given).unwrap();
+        let pages = &written.stored.descriptor.pages;
+        assert!(pages.len() > 60 && written.pages_written > 10);
+        let pages: Vec<Digest> = pages.iter().map(|page| page.digest).collect();
+        let together = reads(&|| {
+            let read = store.read_parts(&pages, u64::MAX);
+            assert!(read.iter().all(Result::is_ok));
+        });
+        assert!(together < 10, "{together} reads in checkpoint {seq}");
+        let collected = reads(&|| store.collect().unwrap());
+        assert!(collected < 20, "{collected} reads in collection {seq}");
+        (0..3000)
+            .step_by(100)
+            .for_each(|n| parts[n] = part(n as u32 + 9000));
+    }
+}
+
 #[test]
 fn no_more_bytes_are_read_together_than_are_asked_for_but_one_blob() {
     let (_, store, wanted) = several_packs();
