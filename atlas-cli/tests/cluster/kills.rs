@@ -146,16 +146,20 @@ fn cycles() -> u64 {
     given.map_or(3, |cycles| cycles.parse().unwrap())
 }
 
-/// Whom to kill: the leader where there is one, or anybody.
-fn victim(cluster: &Cluster, rng: &mut SeededRng) -> usize {
-    if rng.chance(0.3) {
-        return rng.below(cluster.size() as u64) as usize;
-    }
+/// The newest view or term that a replica speaks of, and its leader, where there are such.
+fn view(cluster: &Cluster) -> (Option<u64>, Option<u64>) {
     let statuses = cluster.status();
     // One that has just been restarted may still think of an older view.
     let newest = statuses.iter().max_by_key(|status| status["view"].as_u64());
-    let leader = newest.and_then(|status| status["leader"].as_u64());
-    leader.unwrap_or_else(|| rng.below(statuses.len() as u64)) as usize
+    let number = |name: &str| newest.and_then(|status| status[name].as_u64());
+    (number("view"), number("leader"))
+}
+
+/// Whom to kill: the leader where there is one, or anybody.
+fn victim(leader: Option<u64>, size: usize, rng: &mut SeededRng) -> usize {
+    let anybody = rng.below(size as u64);
+    let leader = leader.filter(|_| !rng.chance(0.3));
+    leader.unwrap_or(anybody) as usize
 }
 
 fn survives_kills(protocol: &str, replicas: usize) {
@@ -191,11 +195,16 @@ fn survives_kills(protocol: &str, replicas: usize) {
                 .for_each(|replica| cluster.start_replica(*replica));
             continue;
         }
-        let victim = victim(&cluster, &mut rng);
+        let (before, leader) = view(&cluster);
+        let victim = victim(leader, replicas, &mut rng);
         load.pause.store(0, Relaxed);
         cluster.kill_9(&[victim]);
         load.wait_for_answers();
-        pauses.push(Duration::from_nanos(load.pause.load(Relaxed)));
+        let pause = Duration::from_nanos(load.pause.load(Relaxed));
+        pauses.push(pause);
+        println!(
+            "cycle {cycle}: replica {victim} of {leader:?} killed in view {before:?}, {pause:?} without answers"
+        );
         cluster.start_replica(victim);
     }
     load.wait_for_answers();

@@ -140,11 +140,6 @@ impl Cluster {
         self.replicas[replica].as_ref().expect("it runs").id()
     }
 
-    /// How many replicas it has.
-    pub(crate) fn size(&self) -> usize {
-        self.replicas.len()
-    }
-
     /// A file or directory of the cluster.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("cluster").join(name)
