@@ -56,6 +56,9 @@ const SERVING_BYTES: u64 = 16 << 20;
 /// Parts that were read ahead while a state is taken over, and what each thread reads just then.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
 const READING_BYTES: u64 = 4 << 20;
+/// The part store at work: lists of what is in three packs of 64 MiB, twice (96 B for each 1 KiB), pages
+/// that wait to be written (1 MiB), and memory that is read into (5 × 2 MiB).
+const STORE_BYTES: u64 = 32 << 20;
 /// Pages are at most so large a share of a state whose parts have 256 bytes or more.
 const PAGES_SHARE: u64 = 7;
 /// What the store keeps in mind of a blob, and how small blobs are taken to be on average.
@@ -376,6 +379,11 @@ impl<'a> Sizes<'a> {
                 READ_AHEAD_BYTES,
                 times(&[self.executing, sum(&[READING_BYTES, times(&[2, chunk])])]),
             ]),
+        );
+        table.add(
+            "the part store at work",
+            "32 MiB for lists of three packs and what is read and gathered",
+            STORE_BYTES,
         );
         table.add(
             "the index of stored parts",
