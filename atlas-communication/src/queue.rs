@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use tokio::sync::Notify;
 
 /// How much a queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct SendQueue {
     /// What this connection and others hold together.
     total: Arc<AtomicUsize>,
     state: Mutex<State>,
+    /// The peer has dialled this node.
+    call: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +79,18 @@ impl SendQueue {
             meter: TrafficMeter::default(),
             total,
             state: Mutex::default(),
+            call: Notify::new(),
         }
+    }
+
+    /// Says that the peer has dialled this node, so that it can be dialled.
+    pub(crate) fn note_call(&self) {
+        self.call.notify_one();
+    }
+
+    /// Waits for the peer to dial this node; not at all when it has since the last time.
+    pub(crate) async fn called(&self) {
+        self.call.notified().await;
     }
 
     /// Bytes that the connection holds, of frames that leave and of those that come.

@@ -248,6 +248,11 @@ impl Acceptor {
             return LinkEnd::Replaced;
         };
         stream.get_mut().0.read_ahead(READ_BYTES_MAX);
+        let links = Lane::ALL.map(|lane| self.endpoint.link(id, lane));
+        links
+            .into_iter()
+            .flatten()
+            .for_each(|link| link.note_call());
         let (end_older, replaced) = oneshot::channel();
         // The sender of an older connection is dropped here, which ends that connection.
         self.incoming.lock().insert((id, lane), end_older);

@@ -199,7 +199,18 @@ impl DialledLink {
                     pauses.jump_to_cap();
                 }
             }
-            sleep(pauses.next()).await;
+            self.pause(pauses.next()).await;
+        }
+    }
+
+    /// Waits until the next attempt. A peer that dials this node is there and need not be waited for longer
+    /// than for the first pause, which is also the shortest for one that dials again and again.
+    async fn pause(&self, pause: Duration) {
+        let shortest = pause.min(Duration::from_millis(FIRST_PAUSE_MS));
+        sleep(shortest).await;
+        tokio::select! {
+            () = sleep(pause - shortest) => {}
+            () = self.queue.called() => {}
         }
     }
 

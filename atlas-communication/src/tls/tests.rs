@@ -485,6 +485,31 @@ async fn row_32_a_newer_connection_of_a_replica_ends_the_older() {
     assert_eq!(receive(&mut inbox.ordering).await.frames, ["vote"]);
 }
 
+/// A replica that was restarted dials the others; if they waited for their own next attempt, it would hear
+/// nothing for as long.
+#[tokio::test]
+async fn a_peer_that_comes_back_is_dialled_when_it_dials_itself() {
+    let mut cluster = Cluster::new(2);
+    let socket = cluster.listeners[1].as_ref().unwrap().try_clone().unwrap();
+    let mut config = cluster.config(0);
+    config.connections.reconnect_ms_max = 3_600_000;
+    let (network, _inbox) = TlsReplicaNetwork::start(config).unwrap();
+    // One of another cluster refuses, and is dialled again when the longest pause is over.
+    let mut config = cluster.config(1);
+    config.genesis = Digest::of(b"elsewhere");
+    let (stranger, _inbox) = TlsReplicaNetwork::start(config).unwrap();
+    let eager = Lane::ALL.iter().filter(|lane| lane.is_eager()).count() as u64;
+    let refused = || network.counters().refusals.by_peer(Refusal::WrongCluster);
+    until("refused", || refused() == eager).await;
+    stranger.shutdown();
+    stranger.stopped().await;
+
+    cluster.listeners[1] = Some(socket);
+    let (_back, mut inbox) = cluster.start(1);
+    network.send(NodeId(1), Lane::Ordering, Bytes::from_static(b"news"));
+    assert_eq!(receive(&mut inbox.ordering).await.frames, ["news"]);
+}
+
 /// Row 40: a client that takes no replies loses them, then its connection; memory stays bounded.
 #[tokio::test]
 async fn row_40_a_client_that_does_not_read_is_cut_off_in_the_end() {
