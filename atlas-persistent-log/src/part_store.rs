@@ -32,9 +32,10 @@
 //! # Bounds
 //!
 //! *Memory*: at most 150 bytes for each blob that is stored, the descriptors of the checkpoints (some 40
-//! bytes for a page of 32 parts), while a checkpoint is written 36 bytes for each of its parts, and three
-//! MiB: a buffer, the index of a pack, and pages that wait to be written. Blobs stay in memory while a
-//! transfer goes on, those of one state at most, until it is taken over ([`PartStore::take_fetched`]).
+//! bytes for a page of 32 parts), while a checkpoint is written 36 bytes for each of its parts, a
+//! buffer of 1 MiB, as much of pages that wait to be written, and 100 bytes for each blob of the pack that
+//! is open. Blobs stay in memory while a transfer goes on, those of one state at most, until it is taken
+//! over ([`PartStore::take_fetched`]).
 //!
 //! *Disk*: a collection ([`PartStore::retire`], [`PartStore::prune`], [`PartStore::remove`]) leaves at
 //! most three times the bytes that checkpoints and the target of a transfer reach, and the index of each

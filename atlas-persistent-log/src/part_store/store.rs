@@ -225,8 +225,8 @@ impl PartStore {
         descriptor: &StateDescriptor,
         index: usize,
     ) -> Result<Vec<PartRef>, StoreError> {
-        let read = self.pages(descriptor, &[index]).pop();
-        read.unwrap_or_else(|| Ok(Vec::new()))
+        let encoded = self.read_part(&page_digest(descriptor, index))?;
+        Ok(descriptor.page(index, encoded.bytes())?)
     }
 
     /// As [`Self::page`] for several, in the order given, read in one go.
@@ -235,12 +235,8 @@ impl PartStore {
         descriptor: &StateDescriptor,
         indexes: &[usize],
     ) -> Vec<Result<Vec<PartRef>, StoreError>> {
-        let digest = |index: &usize| {
-            let page = descriptor.pages.get(*index);
-            // A number that does not exist is refused by the descriptor.
-            page.map(|page| page.digest).unwrap_or_default()
-        };
-        let digests: Vec<Digest> = indexes.iter().map(digest).collect();
+        let digests = indexes.iter().map(|index| page_digest(descriptor, *index));
+        let digests: Vec<Digest> = digests.collect();
         let read = self.read_parts(&digests, u64::MAX).into_iter();
         let refs = |(index, encoded): (&usize, Result<Blob, StoreError>)| {
             Ok(descriptor.page(*index, encoded?.bytes())?)
@@ -290,6 +286,12 @@ impl Iterator for StoredParts {
             }
         }
     }
+}
+
+/// A number that does not exist is refused by the descriptor.
+fn page_digest(descriptor: &StateDescriptor, index: usize) -> Digest {
+    let page = descriptor.pages.get(index);
+    page.map(|page| page.digest).unwrap_or_default()
 }
 
 pub(super) const fn check_blob(bytes: usize) -> Result<(), StoreError> {
