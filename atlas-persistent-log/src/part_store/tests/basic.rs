@@ -272,3 +272,29 @@ fn parts_are_read_while_others_write_and_collect() {
     });
     assert_eq!(store.verify(SeqNo(1)).unwrap(), []);
 }
+
+/// More pages than are read at a time.
+#[test]
+fn a_large_state_is_committed_once_its_last_part_is_here() {
+    let options = StoreOptions::new(Digest::of(b"genesis"));
+    let store = PartStore::open(Arc::new(SimStorage::new()), options).unwrap();
+    let parts: Vec<Bytes> = (0..10_000u32)
+        .map(|n| n.to_le_bytes().to_vec().into())
+        .collect();
+    let (descriptor, pages) = cut(&parts);
+    let (last, others) = parts.split_last().unwrap();
+    store.begin_transfer(&descriptor).unwrap();
+    store.keep(checked(&pages)).unwrap();
+    store.keep(checked(others)).unwrap();
+    let commit = || store.commit(meta(1), descriptor.clone());
+    let first = Digest::of(last);
+    match commit() {
+        Err(StoreError::Incomplete {
+            blobs: 1, first: f, ..
+        }) => assert_eq!(f, first),
+        other => panic!("{other:?}"),
+    }
+    store.keep(checked(std::slice::from_ref(last))).unwrap();
+    commit().unwrap();
+    assert_eq!(read(&store, 1).unwrap(), parts);
+}

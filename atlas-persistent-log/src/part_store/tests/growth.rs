@@ -1,3 +1,4 @@
+use super::super::record::{HEAD_BYTES, HEADER_BYTES};
 use super::*;
 use std::collections::BTreeSet;
 
@@ -65,4 +66,39 @@ fn a_day_of_checkpoints_stays_within_the_bound_of_the_disk() {
     assert!(packs < 100, "{packs} packs");
     let store = PartStore::open(Arc::new(disk), options).unwrap();
     assert_eq!(read(&store, 24 * 60 - 1).unwrap(), parts);
+}
+
+/// More than is copied at a time, in blobs and in bytes, and more pages than are read at a time.
+#[test]
+fn what_is_in_use_of_a_thin_pack_moves_and_the_pack_stays_while_some_of_it_is_damaged() {
+    let part = |n: u32| Bytes::from([n.to_le_bytes(); 250].concat());
+    let first: Vec<Bytes> = (0..10_000).map(part).collect();
+    let changed = |n: u32| part(if n.is_multiple_of(4) { n } else { n + 10_000 });
+    let second: Vec<Bytes> = (0..10_000).map(changed).collect();
+    for damaged in [None, Some(400)] {
+        let disk = SimStorage::new();
+        let options = StoreOptions::new(Digest::of(b"genesis"));
+        let store = PartStore::open(Arc::new(disk.clone()), options).unwrap();
+        for (seq, parts) in [(1, &first), (2, &second)] {
+            let mut each = parts.iter().map(|part| (PartRef::of(part), part.clone()));
+            store.write(meta(seq), &mut each).unwrap();
+        }
+        let pack = disk.list().unwrap().into_iter();
+        let pack = pack.filter(|name| name.starts_with("pack-")).min().unwrap();
+        if let Some(number) = damaged {
+            let place = HEADER_BYTES + number * (HEAD_BYTES + 1000) + HEAD_BYTES + 7;
+            assert!(disk.flip_bit(&pack, place as u64, 1));
+        }
+        store.remove(SeqNo(1)).unwrap();
+        assert_eq!(disk.length(&pack).is_ok(), damaged.is_some());
+        let lost = store.missing(&digests(&second));
+        let expected = damaged.map(|number| Digest::of(&second[number]));
+        assert_eq!(lost, Vec::from_iter(expected));
+        let there = second
+            .iter()
+            .filter(|part| !lost.contains(&Digest::of(part)));
+        for part in there {
+            assert_eq!(store.read_part(&Digest::of(part)).unwrap().bytes(), part);
+        }
+    }
 }
