@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use slots::Slots;
 use std::fmt;
+use std::ops::Range;
 
 /// A hashed map that cannot be iterated: so that nothing depends on its order, and neither on its key.
 ///
@@ -149,18 +150,38 @@ impl<V> DigestMap<V> {
     }
 
     /// Keeps the values for which this holds, asked in any order.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Digest, &mut V) -> bool) {
-        let Self { table, slots, .. } = self;
-        table.retain(|slot| {
-            let digest = *slots.digest(*slot);
-            let stays = slots
-                .get_mut(*slot)
-                .is_some_and(|value| keep(&digest, value));
-            if !stays {
-                slots.take(*slot);
+    pub fn retain(&mut self, keep: impl FnMut(&Digest, &mut V) -> bool) {
+        self.retain_some(0..self.places(), keep);
+    }
+
+    /// The places in which values lie, or did: [`Self::retain_some`] goes over all values in as many steps
+    /// as one likes. Values that are put in meanwhile may be passed over.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.slots.used()
+    }
+
+    /// As [`Self::retain`], of the values in these places alone.
+    pub fn retain_some(
+        &mut self,
+        places: Range<usize>,
+        mut keep: impl FnMut(&Digest, &mut V) -> bool,
+    ) {
+        let Self { key, table, slots } = self;
+        for place in places.start..places.end.min(slots.used()) {
+            let slot = place as u32;
+            let Some((digest, value)) = slots.entry_mut(slot) else {
+                continue;
+            };
+            if keep(digest, value) {
+                continue;
             }
-            stays
-        });
+            let hash = key.hash(digest);
+            if let Ok(found) = table.find_entry(hash, |other| *other == slot) {
+                found.remove();
+            }
+            slots.take(slot);
+        }
     }
 
     /// Removes all, and keeps the memory for others.
@@ -235,6 +256,17 @@ mod tests {
             model.retain(|_, value| *value % 2 == 0);
             assert!(model.iter().all(|(key, value)| map.get(key) == Some(value)));
             assert_eq!(map.len(), model.len());
+            // In steps, the last of them beyond the end; what goes makes room for others.
+            for start in (0..map.places()).step_by(97) {
+                map.retain_some(start..start + 97, |_, value| *value % 3 == 0);
+            }
+            model.retain(|_, value| *value % 3 == 0);
+            assert!(model.iter().all(|(key, value)| map.get(key) == Some(value)));
+            assert_eq!(map.len(), model.len());
+            let places = map.places();
+            map.insert(digest(2, 0), 2);
+            assert_eq!(map.get(&digest(2, 0)), Some(&2));
+            assert_eq!(map.places(), places);
             map.remove_all();
             assert!(map.is_empty() && model.keys().all(|key| !map.contains(key)));
             map.insert(digest(1, 0), 1);

@@ -66,8 +66,8 @@ pub use handle::{LogEvents, LogHandle, LogStats};
 pub use log::{LogError, LogOptions, LogWriter, Recovered, SPARES_MAX};
 pub use mode::{Durability, OperationMode};
 pub use part_store::{
-    CheckpointMeta, CheckpointWriter, Compression, Damage, Damaged, Fetched, PartStore, StoreError,
-    StoreOptions, StoreStats, StoredCheckpoint, StoredParts, Written,
+    CheckpointMeta, CheckpointWriter, Collection, Compression, Damage, Damaged, Fetched, PartStore,
+    StoreError, StoreOptions, StoreStats, StoredCheckpoint, StoredParts, Written,
 };
 pub use remedy::Remedy;
 pub use sealed::SealedError;

@@ -43,6 +43,7 @@
 //! checkpoint and one incoming pack, and during a collection a copy of what it moves.
 
 mod collect;
+mod collection;
 mod error;
 mod fetched;
 mod gate;
@@ -58,6 +59,7 @@ mod writer;
 
 pub(crate) use pack::INCOMING;
 
+pub use collection::Collection;
 pub use error::{Damage, Damaged, StoreError};
 pub use fetched::Fetched;
 pub use meta::{CheckpointMeta, META_BYTES_MAX, StoredCheckpoint};

@@ -14,7 +14,7 @@ mod tests;
 
 use idle::IdleThread;
 use pace::Pace;
-pub(crate) use pace::Schedule;
+pub(crate) use pace::{Executed, Schedule};
 use std::sync::Arc;
 
 /// How much nicer than others the thread is that asks for the work, where that can be said of a thread:

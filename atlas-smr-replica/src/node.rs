@@ -1,6 +1,7 @@
 //! Composing a node: disk, executor, core and network, in the order in which they depend on each
 //! other.
 
+use crate::background::Executed;
 use crate::clock::Clock;
 use crate::config::{Clients, ConfigError, NodeConfig};
 use crate::driver::{Checking, Command, Driver, EventQueue, State, Stopped, default_workers};
@@ -230,15 +231,17 @@ pub(crate) fn seat<P: OrderingProtocol>(
         Arc::clone(&seat.network),
     ));
     let keeper = StoreKeeper::new(opened.store, &limits);
+    let executed = Executed::new(limits.checkpoint_interval);
     let store = {
         let events = Arc::clone(&events);
-        StoreThread::start(&name, keeper.clone(), move |event| events.store(event))?
+        let report = move |event| events.store(event);
+        StoreThread::start(&name, keeper.clone(), executed.clone(), report)?
     };
     let sink = Sink::new(
         Arc::clone(&shared),
         Arc::clone(&events),
         keeper.clone(),
-        limits.checkpoint_interval,
+        executed,
     );
     let executor_config = ExecutorConfig {
         replica: node.id,

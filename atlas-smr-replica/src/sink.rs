@@ -1,7 +1,7 @@
 //! Where the executor's threads leave what they did: replies go straight to the network, checkpoints to
 //! the store, the rest to the core.
 
-use crate::background::{Background, Schedule};
+use crate::background::{Background, Executed};
 use crate::driver::{EventQueue, InstallOutcome};
 use crate::shared::Shared;
 use crate::store::{JobError, StoreEvent, StoreKeeper, Writing};
@@ -13,11 +13,6 @@ use atlas_smr_execution::{
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// How long a checkpoint may take where nothing is decided, and others use the processors.
-const CHECKPOINT_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) struct Sink {
     shared: Arc<Shared>,
@@ -25,9 +20,7 @@ pub(crate) struct Sink {
     store: StoreKeeper,
     /// What writes checkpoints, from the first one on. There is one thread that takes them.
     background: Mutex<Option<Background<Writing>>>,
-    checkpoint_interval: u64,
-    /// The last decision that was.
-    executed: Arc<AtomicU64>,
+    executed: Executed,
 }
 
 impl Sink {
@@ -35,27 +28,21 @@ impl Sink {
         shared: Arc<Shared>,
         events: Arc<EventQueue>,
         store: StoreKeeper,
-        checkpoint_interval: u64,
+        executed: Executed,
     ) -> Self {
         Self {
             shared,
             events,
             store,
             background: Mutex::new(None),
-            checkpoint_interval,
-            executed: Arc::default(),
+            executed,
         }
     }
 
     fn write(&self, snapshot: Snapshot) -> Result<CheckpointId, JobError> {
         let mut background = self.background.lock();
         let background = background.get_or_insert_with(Background::new);
-        let schedule = Schedule {
-            executed: Arc::clone(&self.executed),
-            from: snapshot.seq().0,
-            decisions: self.checkpoint_interval,
-            time: CHECKPOINT_WITHIN,
-        };
+        let schedule = self.executed.within_an_interval(snapshot.seq().0);
         let written = background.run(self.store.begin(snapshot)?, schedule)?;
         self.store.finish(written)
     }
@@ -69,7 +56,7 @@ impl ExecutionSink for Sink {
     }
 
     fn executed(&self, progress: Progress) {
-        self.executed.store(progress.seq.0, Ordering::Relaxed);
+        self.executed.note(progress.seq.0);
         self.events.executed(progress);
     }
 

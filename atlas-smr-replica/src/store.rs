@@ -4,6 +4,7 @@
 //! What is done with each job ([`StoreKeeper::carry_out`]) is also what the simulator does, on its
 //! simulated disks.
 
+mod collector;
 mod scrub;
 mod serve;
 mod source;

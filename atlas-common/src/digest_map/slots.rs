@@ -52,6 +52,18 @@ impl<V> Slots<V> {
         self.pieces.get_mut(piece)?.get_mut(at)?.1.as_mut()
     }
 
+    /// Numbers from this one on are not in use.
+    pub(super) const fn used(&self) -> usize {
+        self.next as usize
+    }
+
+    /// What lies at a number, if that is in use.
+    pub(super) fn entry_mut(&mut self, slot: u32) -> Option<(&Digest, &mut V)> {
+        let (piece, at) = place(slot);
+        let (digest, value) = self.pieces.get_mut(piece)?.get_mut(at)?;
+        Some((digest, value.as_mut()?))
+    }
+
     /// The value of a number in use.
     pub(super) fn value(&mut self, slot: u32, otherwise: impl FnOnce() -> V) -> &mut V {
         let (piece, at) = place(slot);

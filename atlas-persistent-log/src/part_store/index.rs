@@ -5,6 +5,7 @@ use super::record::{Entry, Place};
 use atlas_common::digest_map::{DigestMap, MapKey};
 use atlas_common::{Digest, crypto};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Where a blob lies.
 #[derive(Clone, Copy, Debug)]
@@ -136,8 +137,18 @@ impl Index {
     /// Forgets packs and what lies in them.
     pub(super) fn remove_packs(&mut self, packs: &BTreeSet<u64>) {
         self.packs.retain(|number, _| !packs.contains(number));
+        self.forget(0..self.places(), packs);
+    }
+
+    /// The places of all blobs, see [`Self::forget`].
+    pub(super) fn places(&self) -> usize {
+        self.blobs.places()
+    }
+
+    /// Forgets of the blobs in these places those that lie in these packs.
+    pub(super) fn forget(&mut self, places: Range<usize>, packs: &BTreeSet<u64>) {
         let Self { blobs, damaged, .. } = self;
-        blobs.retain(|digest, located| {
+        blobs.retain_some(places, |digest, located| {
             let stays = !packs.contains(&located.pack);
             if !stays {
                 damaged.remove(digest);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 mod basic;
+mod collecting;
 mod crash;
 mod damage;
 mod growth;

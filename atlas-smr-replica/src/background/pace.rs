@@ -1,7 +1,7 @@
 //! How fast work in the background should be done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,65 @@ const SLACK: f64 = 0.01;
 /// How long it rests in one go.
 const REST: Duration = Duration::from_millis(2);
 
+/// How long work may take where nothing is decided, and others use the processors.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// What a replica has executed, by which it is known when work is due.
+#[derive(Clone, Debug)]
+pub(crate) struct Executed {
+    last: Arc<AtomicU64>,
+    /// Decisions between two checkpoints.
+    interval: u64,
+}
+
+impl Executed {
+    pub(crate) fn new(checkpoint_interval: u64) -> Self {
+        Self {
+            last: Arc::default(),
+            interval: checkpoint_interval.max(1),
+        }
+    }
+
+    pub(crate) fn note(&self, last: u64) {
+        self.last.store(last, Ordering::Relaxed);
+    }
+
+    /// For what began behind this decision and should be done well before a checkpoint later.
+    pub(crate) fn within_an_interval(&self, from: u64) -> Schedule {
+        self.schedule(from, self.interval, Arc::default())
+    }
+
+    /// For what begins now and should be done well before the next checkpoint is taken, or sooner when
+    /// that is urgent.
+    pub(crate) fn before_the_next(&self, urgent: Arc<AtomicBool>) -> Schedule {
+        let from = self.last.load(Ordering::Relaxed);
+        self.schedule(from, self.interval - from % self.interval, urgent)
+    }
+
+    fn schedule(&self, from: u64, decisions: u64, urgent: Arc<AtomicBool>) -> Schedule {
+        Schedule {
+            executed: Arc::clone(&self.last),
+            from,
+            decisions,
+            time: WITHIN,
+            urgent,
+        }
+    }
+}
+
 /// By when work should be done: while so many decisions are executed.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     /// The last decision that was.
-    pub(crate) executed: Arc<AtomicU64>,
+    pub(super) executed: Arc<AtomicU64>,
     /// The one behind which it begins.
-    pub(crate) from: u64,
-    /// How many there are before more such work is due, at least 1.
-    pub(crate) decisions: u64,
+    pub(super) from: u64,
+    /// How many there are before it must be done, at least 1.
+    pub(super) decisions: u64,
     /// How long it may take even if nothing is executed meanwhile.
-    pub(crate) time: Duration,
+    pub(super) time: Duration,
+    /// Somebody waits for it.
+    pub(super) urgent: Arc<AtomicBool>,
 }
 
 impl Schedule {
@@ -77,7 +125,12 @@ impl Pace {
     /// Whether others have to wait now.
     pub(super) fn is_late(&self) -> bool {
         let time = self.began.elapsed().as_secs_f64() / self.schedule.time.as_secs_f64();
-        self.done() + SLACK < time.max(self.schedule.passed() / SHARE_MAX)
+        let due = time.max(self.schedule.passed() / SHARE_MAX);
+        self.is_urgent() || self.done() + SLACK < due
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.schedule.urgent.load(Ordering::Relaxed)
     }
 
     /// Whether there is time enough.
@@ -87,7 +140,7 @@ impl Pace {
 
     /// Rests where there is time enough. While nothing is executed nobody is disturbed.
     pub(super) fn rest(&self) {
-        if self.is_early() && self.is_disturbing() {
+        if !self.is_urgent() && self.is_early() && self.is_disturbing() {
             thread::sleep(REST);
         }
     }
@@ -109,6 +162,7 @@ mod tests {
             from: 5000,
             decisions: 1000,
             time: Duration::from_secs(3600),
+            urgent: Arc::default(),
         };
         let pace = Pace::new(schedule, 100);
         pace.note_left(left);
@@ -129,6 +183,23 @@ mod tests {
         assert_eq!(standing(640, 1), (true, false));
         assert_eq!(standing(860, 1), (false, true));
         assert_eq!(standing(5000, 1), (false, true));
+    }
+
+    #[test]
+    fn work_that_somebody_waits_for_is_late() {
+        let pace = pace(0, 90);
+        pace.schedule.urgent.store(true, Ordering::Relaxed);
+        assert!(pace.is_late());
+    }
+
+    #[test]
+    fn what_must_be_done_before_the_next_checkpoint_has_the_decisions_up_to_it() {
+        let executed = Executed::new(1000);
+        for (last, decisions) in [(0, 1000), (2300, 700), (2999, 1), (3000, 1000)] {
+            executed.note(last);
+            let schedule = executed.before_the_next(Arc::default());
+            assert_eq!((schedule.from, schedule.decisions), (last, decisions));
+        }
     }
 
     /// What has executed less than where the work began has begun anew.

@@ -38,6 +38,7 @@ impl Steps {
             from: 0,
             decisions: 1000,
             time: Duration::from_secs(3600),
+            urgent: Arc::default(),
         }
     }
 

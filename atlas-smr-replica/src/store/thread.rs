@@ -1,6 +1,8 @@
 //! The store's thread, and the queues to it.
 
+use super::collector::Collector;
 use super::{StoreEvent, StoreJob, StoreKeeper};
+use crate::background::Executed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased, unbounded};
 use std::thread::JoinHandle;
 
@@ -13,6 +15,8 @@ pub(crate) struct StoreThread {
     keeper: StoreKeeper,
     queues: Option<Queues<Sender<StoreJob>>>,
     thread: Option<JoinHandle<()>>,
+    /// Goes after the thread, whose last jobs may leave garbage.
+    _collector: Collector,
 }
 
 #[derive(Debug)]
@@ -26,11 +30,12 @@ struct Queues<T> {
 }
 
 impl StoreThread {
-    /// Starts the thread; `report` is called on it.
+    /// Starts the thread, and the one that collects garbage; `report` is called on both.
     pub(crate) fn start(
         name: &str,
         keeper: StoreKeeper,
-        report: impl Fn(StoreEvent) + Send + 'static,
+        executed: Executed,
+        report: impl Fn(StoreEvent) + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, job_queue) = unbounded();
         let (reads, read_queue) = bounded(READS_MAX);
@@ -38,6 +43,7 @@ impl StoreThread {
             jobs: job_queue,
             reads: read_queue,
         };
+        let collector = Collector::start(name, keeper.store.clone(), executed, report.clone())?;
         let at_work = keeper.clone();
         let thread = std::thread::Builder::new()
             .name(format!("{name}-store"))
@@ -46,6 +52,7 @@ impl StoreThread {
             keeper,
             queues: Some(Queues { jobs, reads }),
             thread: Some(thread),
+            _collector: collector,
         })
     }
 

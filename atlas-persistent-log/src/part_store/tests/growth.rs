@@ -56,7 +56,7 @@ fn a_day_of_checkpoints_stays_within_the_bound_of_the_disk() {
             .iter()
             .map(|f| disk.length(f).unwrap())
             .sum();
-        assert!(on_disk < stats.pack_bytes + 20_000);
+        assert!(on_disk < stats.pack_bytes + 10_000);
         worst = worst.max(stats.pack_bytes as f64 / reached as f64);
         packs = packs.max(stats.packs);
     }

@@ -1,0 +1,103 @@
+use super::*;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+/// The bytes of all files.
+fn on_disk(disk: &SimStorage) -> u64 {
+    let files = disk.list().unwrap();
+    files.iter().map(|file| disk.length(file).unwrap()).sum()
+}
+
+/// A store with checkpoints from 1 to here, all but the last of them removed, collected by nobody yet.
+fn left(disk: &SimStorage, last: u64) -> PartStore {
+    let store = open(disk).unwrap();
+    store.leave_collections(true);
+    for seq in 1..=last {
+        write(&store, seq).unwrap();
+    }
+    store.prune(1).unwrap();
+    store
+}
+
+/// What is left to somebody else goes when that one does it, and not before: the same as at once.
+#[test]
+fn a_collection_that_is_left_to_another_removes_the_same_in_steps() {
+    let (disk, at_once) = (SimStorage::new(), SimStorage::new());
+    let store = left(&disk, 12);
+    let all = on_disk(&disk);
+    let mut collection = store.wait_for_collection().unwrap();
+    let mut steps = 0;
+    while collection.step().unwrap() > 0 {
+        steps += 1;
+        assert_eq!(read(&store, 12).unwrap(), state(12));
+    }
+    assert!(steps > 5, "{steps}");
+    drop(collection);
+    let other = open(&at_once).unwrap();
+    (1..=12).for_each(|seq| drop(write(&other, seq).unwrap()));
+    other.prune(1).unwrap();
+    assert_eq!(store.stats(), other.stats());
+    assert!(on_disk(&disk) < all / 2);
+    for disk in [disk.duplicate(), disk.crash_losing_all()] {
+        let store = open(&disk).unwrap();
+        assert_eq!(store.verify(SeqNo(12)).unwrap(), []);
+        assert_eq!(read(&store, 12).unwrap(), state(12));
+    }
+}
+
+#[test]
+fn who_writes_waits_for_a_collection_and_makes_it_urgent() {
+    let store = left(&SimStorage::new(), 5);
+    let mut collection = store.wait_for_collection().unwrap();
+    let urgent = collection.urgent();
+    assert!(!urgent.load(Ordering::Relaxed));
+    let writing = store.clone();
+    let writer = thread::spawn(move || write(&writing, 6).unwrap());
+    while !urgent.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
+    assert_eq!(store.list().unwrap(), [SeqNo(5)]);
+    while collection.step().unwrap() > 0 {}
+    drop(collection);
+    writer.join().unwrap();
+    assert!(!urgent.load(Ordering::Relaxed));
+    assert_eq!(read(&store, 6).unwrap(), state(6));
+}
+
+#[test]
+fn a_collection_waits_until_nobody_writes() {
+    let store = left(&SimStorage::new(), 5);
+    let writer = store.begin(SeqNo(6)).unwrap();
+    let waiting = store.clone();
+    let waits = thread::spawn(move || waiting.wait_for_collection().is_some());
+    // Asked for while it is written, too.
+    store.collect().unwrap();
+    assert!(!waits.is_finished());
+    drop(writer);
+    assert!(waits.join().unwrap());
+}
+
+/// One that is no longer wanted ends, whatever it has done, and the next one does the rest.
+#[test]
+fn a_collection_that_is_broken_off_leaves_garbage_and_nothing_else() {
+    for steps in 0.. {
+        let disk = SimStorage::new();
+        let store = left(&disk, 8);
+        let mut collection = store.wait_for_collection().unwrap();
+        let is_done = (0..steps).any(|_| collection.step().unwrap() == 0);
+        store.leave_collections(false);
+        assert!(collection.urgent().load(Ordering::Relaxed));
+        assert_eq!(collection.step().unwrap(), 0);
+        drop(collection);
+        assert!(store.wait_for_collection().is_none());
+        assert_eq!(read(&store, 8).unwrap(), state(8), "{steps} steps");
+        let store = open(&disk).unwrap();
+        assert_eq!(store.verify(SeqNo(8)).unwrap(), [], "{steps} steps");
+        store.collect().unwrap();
+        write(&store, 9).unwrap();
+        assert_eq!(read(&store, 9).unwrap(), state(9), "{steps} steps");
+        if is_done {
+            return;
+        }
+    }
+}
