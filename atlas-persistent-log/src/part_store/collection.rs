@@ -15,8 +15,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// A pack of which less than one part in so many is in use is written anew.
+/// A pack of which less than one part in so many is in use may be written anew.
 const THIN: u64 = 3;
+/// Thin packs are, the thinnest first, while all packs have more than so many times the bytes that are in
+/// use: what is left alone until then goes on becoming thinner, and less of it must be copied (the cleaning
+/// policies of Rosenblum and Ousterhout, SOSP'91, section 3.5, weigh the same).
+const ROOMY: u64 = 2;
 /// More packs than this that are smaller than a quarter of the length at which a pack is full are
 /// written into one.
 const SMALL_MAX: usize = 16;
@@ -270,21 +274,34 @@ impl Collection {
     fn thin(&self) -> BTreeSet<u64> {
         let index = self.store.inner.index.read();
         let small = self.store.inner.options.pack_bytes / 4;
-        let (mut thin, mut smalls) = (BTreeSet::new(), BTreeSet::new());
+        let (mut chosen, mut thin, mut smalls) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
+        let mut all_bytes = 0;
         for (number, used) in &self.in_use {
             let Some(pack) = index.packs.get(number).filter(|pack| !pack.incoming) else {
                 continue;
             };
-            if pack.renew || used.saturating_mul(THIN) < pack.bytes {
-                thin.insert(*number);
+            all_bytes += pack.bytes;
+            if pack.renew {
+                chosen.insert(*number);
+            } else if used.saturating_mul(THIN) < pack.bytes {
+                // Bytes have 50 bits at most: a pack has 30.
+                thin.push((used * 1024 / pack.bytes, *number, pack.bytes - used));
             } else if pack.bytes < small {
                 smalls.insert(*number);
             }
         }
         if smalls.len() > SMALL_MAX {
-            thin.append(&mut smalls);
+            chosen.append(&mut smalls);
         }
-        thin
+        let enough = self.in_use.values().sum::<u64>().saturating_mul(ROOMY);
+        thin.sort_unstable();
+        for (_, number, garbage) in thin {
+            if all_bytes > enough {
+                chosen.insert(number);
+                all_bytes -= garbage;
+            }
+        }
+        chosen
     }
 
     fn look(&mut self, number: u64) -> Result<(), StoreError> {

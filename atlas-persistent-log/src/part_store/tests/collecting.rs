@@ -101,3 +101,44 @@ fn a_collection_that_is_broken_off_leaves_garbage_and_nothing_else() {
         }
     }
 }
+
+/// Rosenblum and Ousterhout, SOSP'91, section 3.5: what is left alone becomes thinner by itself.
+#[test]
+fn thin_packs_stay_while_there_is_room_and_the_thinnest_go_first() {
+    let disk = SimStorage::new();
+    let options = StoreOptions {
+        pack_bytes: 100_000,
+        ..options()
+    };
+    let store = PartStore::open(Arc::new(disk.clone()), options).unwrap();
+    let part = |n: u32| Bytes::from([n.to_le_bytes(); 250].concat());
+    let write = |seq, parts: &mut dyn Iterator<Item = u32>| {
+        let mut each = parts.map(|n| (PartRef::of(&part(n)), part(n)));
+        store.write(meta(seq), &mut each).unwrap();
+        let files = disk.list().unwrap().into_iter();
+        files.filter(|name| name.starts_with("pack")).collect()
+    };
+    // A pack of 90 parts, of which a fifth is in use later, and one of which a tenth is.
+    let first: Vec<String> = write(1, &mut (0..90));
+    let second: Vec<String> = write(2, &mut (100..190));
+    assert_eq!((first.len(), second.len()), (1, 2));
+    let there = || {
+        first
+            .iter()
+            .chain(&second[1..])
+            .map(|name| disk.length(name).is_ok())
+    };
+    // 330 parts, where those of 177 are in use: no more than twice as many.
+    let used = || (0..18).chain(100..109);
+    write(3, &mut used().chain(1000..1150));
+    store.remove(SeqNo(2)).unwrap();
+    store.remove(SeqNo(1)).unwrap();
+    assert!(there().eq([true, true]));
+    // 290, where those of 137 are in use; without the thinner pack there are 209.
+    write(4, &mut used().chain(2000..2110));
+    store.remove(SeqNo(3)).unwrap();
+    assert!(there().eq([true, false]));
+    let parts: Vec<Bytes> = used().chain(2000..2110).map(part).collect();
+    assert_eq!(read(&store, 4).unwrap(), parts);
+    assert_eq!(store.verify(SeqNo(4)).unwrap(), []);
+}
