@@ -102,6 +102,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         in_flight: arguments.in_flight,
         checkpoint_interval: arguments.options.checkpoint_interval,
         admin: arguments.options.timed(),
+        // What the machine carries is to be measured, not the limit.
+        unlimited_transfers: arguments.options.rejoin,
     }
     .create()?;
     let mut replicas = if arguments.in_process {

@@ -62,6 +62,8 @@ pub(crate) struct OwnCluster<'a> {
     pub(crate) checkpoint_interval: Option<u64>,
     /// Whether replicas serve status pages.
     pub(crate) admin: bool,
+    /// Whether states are transferred as fast as they go, instead of by the default limit.
+    pub(crate) unlimited_transfers: bool,
 }
 
 impl OwnCluster<'_> {
@@ -84,6 +86,9 @@ impl OwnCluster<'_> {
         let mut ports = free_ports(if self.admin { 2 * replicas } else { replicas })?;
         options.admin_ports = self.admin.then(|| Ports::Listed(ports.split_off(replicas)));
         options.ports = Ports::Listed(ports);
+        if self.unlimited_transfers {
+            options.transfer_bytes_per_second = Some(0);
+        }
         Ok(create_cluster(&options)?)
     }
 }

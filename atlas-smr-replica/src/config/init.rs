@@ -40,6 +40,9 @@ pub struct InitOptions {
     pub durability: Durability,
     /// Whether reads may be answered without being ordered.
     pub unordered_reads: bool,
+    /// Bytes of states that a replica fetches, and that it serves, per second at most; 0 for as many as go,
+    /// the default when absent.
+    pub transfer_bytes_per_second: Option<u64>,
     /// The root of the state that the cluster begins with, if it is restored from a backup.
     pub initial_state: Option<Digest>,
     /// Bounds of messages, queues and windows.
@@ -73,6 +76,7 @@ impl InitOptions {
             admin_ports: None,
             durability: Durability::Sync,
             unordered_reads: false,
+            transfer_bytes_per_second: None,
             initial_state: None,
             limits: (protocol.limits_for)(replicas),
             timeouts: Timeouts::default(),

@@ -71,8 +71,10 @@ const fn clients_max() -> usize {
 
 /// A disk's rate rather than a fraction of it: a replica that comes back is one that the next fault needs.
 /// What is on its way at a time is bounded, and on a lane of its own.
+pub(super) const TRANSFER_BYTES_PER_SECOND: u64 = 512 << 20;
+
 const fn transfer_bytes_per_second() -> u64 {
-    512 << 20
+    TRANSFER_BYTES_PER_SECOND
 }
 
 const fn scrub_bytes_per_second() -> u64 {

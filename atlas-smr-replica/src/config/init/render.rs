@@ -7,6 +7,7 @@ use atlas_core::Limits;
 use serde::Serialize;
 use std::net::SocketAddr;
 
+use crate::config::node::TRANSFER_BYTES_PER_SECOND;
 use crate::config::{ConfigError, Timeouts};
 
 /// `cluster.toml`.
@@ -83,6 +84,10 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
         Some(port) => format!("admin_listen = \"127.0.0.1:{port}\""),
         None => "# admin_listen = \"127.0.0.1:9100\"".to_owned(),
     };
+    let transfer = match options.transfer_bytes_per_second {
+        Some(bytes) => format!("transfer_bytes_per_second = {bytes}"),
+        None => format!("# transfer_bytes_per_second = {TRANSFER_BYTES_PER_SECOND}"),
+    };
     format!(
         "# Replica {id}. Paths are relative to this file.\n\
          \n\
@@ -117,7 +122,7 @@ pub(super) fn node(options: &InitOptions, id: usize, admin_port: Option<u16>) ->
          \n\
          # Bytes of states that are fetched from peers, and that are served to them, per second at\n\
          # most; 0: as many as go.\n\
-         # transfer_bytes_per_second = 536870912\n\
+         {transfer}\n\
          \n\
          # Bytes of stored checkpoints that are read again per second, to find damage while other\n\
          # replicas can repair it; 0: none.\n\

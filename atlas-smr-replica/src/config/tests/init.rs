@@ -34,6 +34,7 @@ fn what_init_writes_loads_as_it_was_asked_for() {
         admin_ports: Some(Ports::From(9100)),
         durability: Durability::Async,
         unordered_reads: true,
+        transfer_bytes_per_second: Some(77),
         ..options(dir.path())
     };
     options.limits.window = 9999;
@@ -73,6 +74,7 @@ fn what_init_writes_loads_as_it_was_asked_for() {
         let node = NodeConfig::load(replica, &KNOWN).unwrap();
         let port = 7100 + id as u16;
         assert_eq!(node.listen.as_str(), format!("127.0.0.1:{port}"));
+        assert_eq!(node.transfer_bytes_per_second, 77);
         assert_eq!(node.admin_listen.unwrap().port(), 9100 + id as u16);
         assert_eq!(
             (&node.cluster, node.durability),
