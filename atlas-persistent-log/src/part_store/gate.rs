@@ -14,6 +14,12 @@ struct State {
     has_collector: bool,
 }
 
+impl State {
+    const fn is_about_to_collect(&self) -> bool {
+        self.due && self.has_collector && self.writers == 0
+    }
+}
+
 /// Keeps garbage collection away while somebody relies on blobs that no checkpoint reaches yet.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -37,10 +43,11 @@ pub(super) struct Collecting {
 }
 
 impl Gate {
-    /// Waits while a collection runs.
+    /// Waits while a collection runs, or is about to: who writes one checkpoint after the other would
+    /// otherwise leave no room for one.
     pub(super) fn enter(self: &Arc<Self>) -> Pass {
         let mut state = self.state.lock();
-        while state.collecting {
+        while state.collecting || state.is_about_to_collect() {
             self.urgent.store(true, Ordering::Relaxed);
             self.opened.wait(&mut state);
         }

@@ -66,15 +66,40 @@ fn who_writes_waits_for_a_collection_and_makes_it_urgent() {
 
 #[test]
 fn a_collection_waits_until_nobody_writes() {
-    let store = left(&SimStorage::new(), 5);
+    let store = open(&SimStorage::new()).unwrap();
+    store.leave_collections(true);
+    (1..=5).for_each(|seq| drop(write(&store, seq).unwrap()));
     let writer = store.begin(SeqNo(6)).unwrap();
+    store.prune(1).unwrap();
+    // Who writes already does not wait, and others may join.
+    write(&store, 7).unwrap();
     let waiting = store.clone();
     let waits = thread::spawn(move || waiting.wait_for_collection().is_some());
-    // Asked for while it is written, too.
-    store.collect().unwrap();
     assert!(!waits.is_finished());
     drop(writer);
     assert!(waits.join().unwrap());
+}
+
+/// Who writes one checkpoint after the other leaves room for collections.
+#[test]
+fn a_collection_that_is_due_goes_before_the_next_who_writes() {
+    let store = left(&SimStorage::new(), 5);
+    let mut collection = store.wait_for_collection().unwrap();
+    while collection.step().unwrap() > 0 {}
+    let urgent = collection.urgent();
+    drop(collection);
+    write(&store, 6).unwrap();
+    store.prune(1).unwrap();
+    let writing = store.clone();
+    let writer = thread::spawn(move || write(&writing, 7).unwrap());
+    while !urgent.load(Ordering::Relaxed) {
+        assert!(!writer.is_finished());
+        thread::yield_now();
+    }
+    assert_eq!(store.list().unwrap(), [SeqNo(6)]);
+    drop(store.wait_for_collection().unwrap());
+    writer.join().unwrap();
+    assert_eq!(store.list().unwrap(), [6, 7].map(SeqNo));
 }
 
 /// One that is no longer wanted ends, whatever it has done, and the next one does the rest.
