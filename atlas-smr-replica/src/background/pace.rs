@@ -12,8 +12,10 @@ const SHARE_WANTED: f64 = 0.65;
 const SHARE_MAX: f64 = 0.85;
 /// The part of the work that may be missing before it is late: it takes some steps until anything is done.
 const SLACK: f64 = 0.01;
-/// How long it rests in one go.
-const REST: Duration = Duration::from_millis(2);
+/// How long it rests before it looks again, and how often: so that it is evenly spread where there is much
+/// time, and yet soon hears that it is wanted.
+const REST: Duration = Duration::from_millis(5);
+const RESTS_MAX: usize = 10;
 
 /// How long work may take where nothing is decided, and others use the processors.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -138,9 +140,12 @@ impl Pace {
         self.done() > self.schedule.passed() / SHARE_WANTED
     }
 
-    /// Rests where there is time enough. While nothing is executed nobody is disturbed.
+    /// Rests while there is time enough. While nothing is executed nobody is disturbed.
     pub(super) fn rest(&self) {
-        if !self.is_urgent() && self.is_early() && self.is_disturbing() {
+        for _ in 0..RESTS_MAX {
+            if self.is_urgent() || !self.is_early() || !self.is_disturbing() {
+                return;
+            }
             thread::sleep(REST);
         }
     }
