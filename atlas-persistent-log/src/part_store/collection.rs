@@ -284,7 +284,7 @@ impl Collection {
             if pack.renew {
                 chosen.insert(*number);
             } else if used.saturating_mul(THIN) < pack.bytes {
-                // Bytes have 50 bits at most: a pack has 30.
+                // A pack has some 2^30 bytes at most: this does not overflow.
                 thin.push((used * 1024 / pack.bytes, *number, pack.bytes - used));
             } else if pack.bytes < small {
                 smalls.insert(*number);
