@@ -142,11 +142,15 @@ impl Pace {
 
     /// Rests while there is time enough. While nothing is executed nobody is disturbed.
     pub(super) fn rest(&self) {
+        self.rest_by(|| thread::sleep(REST));
+    }
+
+    fn rest_by(&self, mut sleep: impl FnMut()) {
         for _ in 0..RESTS_MAX {
             if self.is_urgent() || !self.is_early() || !self.is_disturbing() {
                 return;
             }
-            thread::sleep(REST);
+            sleep();
         }
     }
 
@@ -221,6 +225,30 @@ mod tests {
         assert!(!pace.is_late());
         pace.schedule.time = Duration::from_nanos(1);
         assert!(pace.is_late());
+    }
+
+    #[test]
+    fn it_rests_until_it_is_no_longer_early_or_wanted_and_for_so_long_at_most() {
+        // Half is done, which is early until 325 of 1000 have passed.
+        let rests = |executed_meanwhile: u64, urgent_after: usize| {
+            let (pace, mut rests) = (pace(0, 50), 0);
+            pace.rest_by(|| {
+                rests += 1;
+                let schedule = &pace.schedule;
+                schedule
+                    .executed
+                    .fetch_add(executed_meanwhile, Ordering::Relaxed);
+                schedule
+                    .urgent
+                    .store(rests == urgent_after, Ordering::Relaxed);
+            });
+            rests
+        };
+        assert_eq!(rests(50, usize::MAX), 7);
+        assert_eq!(rests(1, usize::MAX), RESTS_MAX);
+        assert_eq!(rests(1, 3), 3);
+        // Nobody is disturbed any more.
+        assert_eq!(rests(0, usize::MAX), 1);
     }
 
     #[test]
