@@ -17,7 +17,8 @@
 //! subset of unsynced writes and names a power cut keeps, each set of metadata on the disk finds all its
 //! blobs. Packs under temporary names are rubbish, and packs that nothing reaches are garbage. Whole
 //! records of an incoming pack are taken over, and found again by [`PartStore::missing`]; what is torn
-//! of it was never promised to anybody. Nothing else is ever cut.
+//! of it was never promised to anybody. Nothing else is ever cut. Files of packs that went are kept under
+//! temporary names, as many as the next checkpoint is likely to fill, and written over.
 //!
 //! A failed sync is final ([`StoreError::Failed`]). A full disk is not: what did not fit is not there.
 //!
@@ -38,8 +39,8 @@
 //! over ([`PartStore::take_fetched`]).
 //!
 //! *Disk*: a collection ([`PartStore::retire`], [`PartStore::prune`], [`PartStore::remove`]) leaves at
-//! most three times the bytes that checkpoints and the target of a transfer reach, and the index of each
-//! pack (48 bytes a blob). To that comes what is written before the next one, which is at most one
+//! most three times the bytes that checkpoints and the target of a transfer reach, files to write over
+//! among them, and the index of each pack (48 bytes a blob). To that comes what is written before the next one, which is at most one
 //! checkpoint and one incoming pack, and during a collection a copy of what it moves.
 
 mod collect;
@@ -52,6 +53,7 @@ mod meta;
 mod pack;
 mod read;
 mod record;
+mod spare;
 mod store;
 mod transfer;
 mod verify;
@@ -108,6 +110,8 @@ pub struct StoreStats {
     pub packs: u64,
     /// Their bytes.
     pub pack_bytes: u64,
+    /// Bytes of files that packs were in, and that the next ones are written over.
+    pub spare_bytes: u64,
     /// How many blobs they hold.
     pub blobs: u64,
     /// How many of those are known to be damaged.

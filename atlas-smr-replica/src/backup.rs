@@ -116,9 +116,11 @@ pub fn take(node: &NodeConfig, directory: &Path) -> Result<Backup, BackupError> 
     Err(last.map_or(BackupError::NoCheckpoint, BackupError::Store))
 }
 
+/// Whether what was being copied may have been removed in this moment, and the file that it was in be
+/// deleted or written over: damage that is none. What is really damaged is so at each attempt.
 fn is_gone(error: &StoreError) -> bool {
     match error {
-        StoreError::NoSuchBlob { .. } | StoreError::Absent { .. } => true,
+        StoreError::NoSuchBlob { .. } | StoreError::Absent { .. } | StoreError::Damaged(_) => true,
         StoreError::Storage(error) => error.is_not_found(),
         _ => false,
     }

@@ -15,7 +15,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// A pack of which less than one part in so many is in use may be written anew.
+/// A pack of which less than one part in so many is in use may be written anew. And no more than so many
+/// times what is in use is kept on the disk.
 const THIN: u64 = 3;
 /// Thin packs are, the thinnest first, while all packs have more than so many times the bytes that are in
 /// use: what is left alone until then goes on becoming thinner, and less of it must be copied (the cleaning
@@ -46,8 +47,12 @@ enum Piece {
     SyncNames,
     /// Forget which blobs lay in these packs, as far as they are in these places.
     Forget(Arc<BTreeSet<u64>>, Range<usize>),
-    /// Delete a pack of which nothing is in use.
-    Delete(u64),
+    /// A pack of which nothing is in use goes.
+    Remove(u64),
+    /// Make the names durable of packs that went and are to be written over.
+    SyncSpares,
+    /// Delete a file that is not to be written over any more.
+    Delete(String),
 }
 
 /// A state that is in use.
@@ -157,7 +162,7 @@ impl Collection {
             Piece::Copied => self.unless_full(|this| {
                 this.packs.finish()?;
                 let copied = std::mem::take(&mut this.copied);
-                this.remove(copied);
+                this.leave(copied);
                 Ok(())
             }),
             Piece::SyncNames => Ok(self.store.storage().sync_dir()?),
@@ -165,11 +170,25 @@ impl Collection {
                 self.store.inner.index.write().forget(places, &packs);
                 Ok(())
             }
-            Piece::Delete(pack) => {
-                self.store.inner.index.write().packs.remove(&pack);
-                Ok(self.store.storage().delete(&pack::name(pack))?)
+            Piece::Remove(pack) => self.remove(pack),
+            Piece::SyncSpares => {
+                let storage = self.store.storage();
+                Ok(self.store.inner.spares.lock().sync(storage)?)
             }
+            Piece::Delete(file) => Ok(self.store.storage().delete(&file)?),
         }
+    }
+
+    fn remove(&self, number: u64) -> Result<(), StoreError> {
+        let storage = self.store.storage();
+        let removed = self.store.inner.index.write().packs.remove(&number);
+        let bytes = removed.map_or(0, |pack| pack.bytes);
+        let mut spares = self.store.inner.spares.lock();
+        if bytes >= self.store.inner.options.pack_bytes && spares.wants(bytes) {
+            return Ok(spares.add(storage, number, bytes)?);
+        }
+        drop(spares);
+        Ok(storage.delete(&pack::name(number))?)
     }
 
     /// Copies nothing more where there is no room for it.
@@ -252,8 +271,10 @@ impl Collection {
     }
 
     fn choose(&mut self) {
+        let too_many = self.store.inner.spares.lock().keep(self.room());
+        self.pieces.extend(too_many.into_iter().map(Piece::Delete));
         // First what frees room without needing any.
-        self.remove(self.unused());
+        self.leave(self.unused());
         let thin = self.thin();
         if !thin.is_empty() {
             self.pieces.extend(thin.into_iter().map(Piece::Look));
@@ -268,6 +289,15 @@ impl Collection {
         numbers
             .filter(|number| !self.in_use.contains_key(number))
             .collect()
+    }
+
+    /// How many bytes files to write over may have, besides what packs have that are in use.
+    fn room(&self) -> u64 {
+        let index = self.store.inner.index.read();
+        let packs = self.in_use.keys().filter_map(|pack| index.packs.get(pack));
+        let bytes: u64 = packs.map(|pack| pack.bytes).sum();
+        let most = self.in_use.values().sum::<u64>().saturating_mul(THIN);
+        most.saturating_sub(bytes)
     }
 
     /// Packs to be written anew, in part.
@@ -339,7 +369,8 @@ impl Collection {
         Ok(())
     }
 
-    fn remove(&mut self, packs: BTreeSet<u64>) {
+    /// Has packs removed of which nothing is in use any more.
+    fn leave(&mut self, packs: BTreeSet<u64>) {
         if packs.is_empty() {
             return;
         }
@@ -351,7 +382,8 @@ impl Collection {
                 .push_back(Piece::Forget(Arc::clone(&packs), some));
         }
         self.pieces
-            .extend(packs.iter().map(|number| Piece::Delete(*number)));
+            .extend(packs.iter().map(|number| Piece::Remove(*number)));
+        self.pieces.push_back(Piece::SyncSpares);
     }
 }
 

@@ -164,6 +164,12 @@ impl Index {
         Some((located, pack.incoming))
     }
 
+    /// Whether a blob lies in this pack.
+    pub(super) fn lies_in(&self, digest: &Digest, pack: u64) -> bool {
+        let found = self.locate(digest);
+        found.is_some_and(|(located, _)| located.pack == pack)
+    }
+
     /// Whether a blob is here, and not known to be damaged.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         let is_damaged = !self.damaged.is_empty() && self.damaged.contains(digest);
@@ -178,10 +184,10 @@ impl Index {
         }
     }
 
-    pub(super) fn set_renew(&mut self, pack: u64) {
-        if let Some(pack) = self.packs.get_mut(&pack) {
-            pack.renew = true;
-        }
+    /// Whether there is such a pack still.
+    pub(super) fn set_renew(&mut self, pack: u64) -> bool {
+        let pack = self.packs.get_mut(&pack);
+        pack.map(|pack| pack.renew = true).is_some()
     }
 
     /// Begins to look for blobs in use.

@@ -76,10 +76,33 @@ impl PackWriter {
         genesis: &Digest,
         pack: u64,
         file_name: String,
-        mut room: Room,
+        room: Room,
     ) -> Result<Self, StorageError> {
         let mut file = storage.open(&file_name)?;
         file.set_length(0)?;
+        Ok(Self::begin(storage, file, genesis, pack, file_name, room))
+    }
+
+    /// As [`Self::create`], over what a file holds: until it is finished, that is behind what was written.
+    pub(super) fn over(
+        storage: Arc<dyn Storage>,
+        genesis: &Digest,
+        pack: u64,
+        file_name: String,
+        room: Room,
+    ) -> Result<Self, StorageError> {
+        let file = storage.open(&file_name)?;
+        Ok(Self::begin(storage, file, genesis, pack, file_name, room))
+    }
+
+    fn begin(
+        storage: Arc<dyn Storage>,
+        file: Box<dyn StorageFile>,
+        genesis: &Digest,
+        pack: u64,
+        file_name: String,
+        mut room: Room,
+    ) -> Self {
         let header = record::header(genesis, pack);
         room.entries.clear();
         room.buffer.clear();
@@ -89,7 +112,7 @@ impl PackWriter {
         }
         // It has room for much more than a header.
         room.buffer.push(&header);
-        Ok(Self {
+        Self {
             storage,
             pack,
             file_name,
@@ -98,7 +121,7 @@ impl PackWriter {
             written: 0,
             synced: 0,
             room,
-        })
+        }
     }
 
     /// Bytes of the pack so far, without its index.
@@ -178,7 +201,7 @@ impl PackWriter {
         self.flush()?;
         let bytes = self.bytes();
         if let Some(file) = &mut self.file {
-            // Without what fills the last block.
+            // Without what fills the last block, and what a file that is written over had behind it.
             file.set_length(bytes)?;
         }
         self.sync()?;

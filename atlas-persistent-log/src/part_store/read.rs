@@ -71,6 +71,10 @@ impl PartStore {
                 other => other?,
             };
             let blob = stored.and_then(|stored| record::restore(&entry, stored));
+            // The file of a pack that is gone may be another's while it is read.
+            if blob.is_none() && !self.inner.index.read().lies_in(digest, located.pack) {
+                continue;
+            }
             return blob.ok_or_else(|| self.damaged(digest, &located, file));
         }
     }

@@ -7,6 +7,7 @@ use super::index::{Index, Pack};
 use super::meta::{self, StoredCheckpoint, Target};
 use super::pack::{self, PackWriter, Room};
 use super::record::BLOB_BYTES_MAX;
+use super::spare::Spares;
 use super::{PACK_BYTES_MAX, StoreOptions, StoreStats};
 use crate::remedy::Remedy;
 use crate::storage::{Storage, StorageError, TEMPORARY_SUFFIX};
@@ -41,6 +42,8 @@ pub(super) struct Inner {
     pub(super) incoming: Mutex<Option<Incoming>>,
     /// What a transfer has fetched. Held for moments, never over I/O.
     pub(super) fetched: Mutex<Fetched>,
+    /// Files to write over.
+    pub(super) spares: Mutex<Spares>,
     pub(super) gate: Arc<Gate>,
     failed: Mutex<Option<StoreError>>,
     found: Vec<Damage>,
@@ -120,6 +123,7 @@ impl PartStore {
                 metadata: Mutex::new(()),
                 incoming: Mutex::new(None),
                 fetched: Mutex::default(),
+                spares: Mutex::default(),
                 gate: Arc::default(),
                 failed: Mutex::new(None),
                 found,
@@ -251,6 +255,7 @@ impl PartStore {
         StoreStats {
             packs: index.packs.len() as u64,
             pack_bytes: index.packs.values().map(|pack| pack.bytes).sum(),
+            spare_bytes: self.inner.spares.lock().bytes(),
             blobs: index.blobs(),
             damaged_blobs: index.damaged(),
         }

@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod growth;
 mod reading;
+mod spares;
 
 fn options() -> StoreOptions {
     StoreOptions {

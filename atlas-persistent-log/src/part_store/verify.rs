@@ -102,10 +102,11 @@ impl PartStore {
         let genesis = &self.inner.options.genesis;
         match pack::read_index(self.storage(), genesis, pack, known.bytes) {
             Ok(Some(_)) => {}
-            Ok(None) => {
-                self.inner.index.write().set_renew(pack);
+            Ok(None) if self.inner.index.write().set_renew(pack) => {
                 found.insert(pack::damaged_index(pack));
             }
+            // Gone while it was read, and its file is another's.
+            Ok(None) => {}
             // Written anew and deleted in this moment.
             Err(StoreError::Storage(error)) if error.is_not_found() => {}
             Err(error) => return Err(error),

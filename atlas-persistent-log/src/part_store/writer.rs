@@ -77,10 +77,16 @@ impl Packs {
             Some(writer) => Ok(writer),
             none => {
                 let number = inner.index.write().take_number();
-                let name = pack::name(number) + TEMPORARY_SUFFIX;
                 let storage = Arc::clone(&inner.storage);
                 let (genesis, room) = (&inner.options.genesis, std::mem::take(&mut self.room));
-                let writer = PackWriter::create(storage, genesis, number, name, room)?;
+                let spare = inner.spares.lock().take();
+                let writer = match spare {
+                    Some(name) => PackWriter::over(storage, genesis, number, name, room)?,
+                    None => {
+                        let name = pack::name(number) + TEMPORARY_SUFFIX;
+                        PackWriter::create(storage, genesis, number, name, room)?
+                    }
+                };
                 Ok(none.insert(writer))
             }
         }
@@ -125,6 +131,9 @@ impl Packs {
             self.unregistered.remove_all();
             let finished = writer.finish()?;
             self.bytes += finished.bytes;
+            if finished.bytes >= self.store.inner.options.pack_bytes {
+                self.store.inner.spares.lock().count_filled();
+            }
             self.store.inner.index.write().add_finished(&finished);
             self.room = finished.room;
         }
