@@ -4,6 +4,7 @@ use super::collector::Collector;
 use super::{StoreEvent, StoreJob, StoreKeeper};
 use crate::background::Executed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased, unbounded};
+use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
 /// What peers may have waiting together; beyond, it is dropped, and they ask again.
@@ -90,16 +91,69 @@ impl Drop for StoreThread {
 }
 
 fn run(keeper: &StoreKeeper, queues: &Queues<Receiver<StoreJob>>, report: &impl Fn(StoreEvent)) {
+    let mut waiting = VecDeque::new();
     loop {
-        // The replica's own work first.
-        let job = select_biased! {
-            recv(queues.jobs) -> job => job,
-            recv(queues.reads) -> job => job,
+        waiting.extend(queues.jobs.try_iter());
+        let job = match next(&mut waiting) {
+            Some(job) => Ok(job),
+            // The replica's own work first.
+            None => select_biased! {
+                recv(queues.jobs) -> job => job,
+                recv(queues.reads) -> job => job,
+            },
         };
         let Ok(job) = job else { return };
         match keeper.carry_out(job) {
             Ok(events) => events.into_iter().for_each(report),
             Err(error) => return report(StoreEvent::Failed(error)),
         }
+    }
+}
+
+/// The first job, but for the question of a transfer: it goes before blobs that wait to be kept, since no
+/// peer has anything to send until it is answered. Of a blob among these it is said that it is missing;
+/// should it be in the state once more, it is fetched twice.
+fn next(waiting: &mut VecDeque<StoreJob>) -> Option<StoreJob> {
+    let is_kept = |job: &&StoreJob| matches!(job, StoreJob::Keep(_));
+    let behind = waiting.iter().take_while(is_kept).count();
+    match waiting.get(behind) {
+        Some(StoreJob::LookUp(_)) => waiting.remove(behind),
+        _ => waiting.pop_front(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_smr_core::transfer::Lookup;
+
+    #[test]
+    fn a_question_of_a_transfer_goes_before_what_is_to_be_kept_and_nothing_else() {
+        let keep = || StoreJob::Keep(Vec::new());
+        let question = |ticket| {
+            StoreJob::LookUp(Lookup {
+                ticket,
+                pages: Vec::new(),
+                parts: Vec::new(),
+            })
+        };
+        let target = || StoreJob::Target(None);
+        let jobs = [keep(), keep(), question(1), keep(), target(), question(2)];
+        let mut waiting = VecDeque::from(jobs);
+        let order = std::iter::from_fn(|| next(&mut waiting)).map(|job| match job {
+            StoreJob::Keep(_) => "keep",
+            StoreJob::LookUp(Lookup { ticket: 1, .. }) => "first question",
+            StoreJob::LookUp(_) => "second question",
+            _ => "target",
+        });
+        let expected = [
+            "first question",
+            "keep",
+            "keep",
+            "keep",
+            "target",
+            "second question",
+        ];
+        assert!(order.eq(expected));
     }
 }
