@@ -49,16 +49,16 @@ const WORKER_BYTES: u64 = 2 * 2 * (32 << 20);
 const BUNDLES_VERIFIED_BYTES: u64 = 10 << 20;
 /// The log's queue, the group that is being written, and a buffer for each of two segments.
 const LOG_QUEUE_BYTES: u64 = (64 << 20) + (8 << 20) + 2 * (1 << 20);
-/// Of a transfer: what is on its way, here and to the store, what is gathered for three packs that are
+/// Of a transfer: what is on its way, here and to the store, what is gathered for four packs that are
 /// written at a time, and answers for each peer.
 const TRANSFER_BYTES: u64 = 2 * (32 << 20) + (4 << 20);
 const SERVING_BYTES: u64 = 16 << 20;
 /// Parts that were read ahead while a state is taken over, and what each thread reads just then.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
 const READING_BYTES: u64 = 4 << 20;
-/// The part store at work: lists of what is in three packs of 64 MiB, twice (96 B for each 1 KiB), pages
+/// The part store at work: lists of what is in four packs of 64 MiB, twice (96 B for each 1 KiB), pages
 /// that wait to be written (1 MiB), and memory that is read into (5 × 2 MiB).
-const STORE_BYTES: u64 = 32 << 20;
+const STORE_BYTES: u64 = 40 << 20;
 /// Pages are at most so large a share of a state whose parts have 256 bytes or more.
 const PAGES_SHARE: u64 = 7;
 /// What the store keeps in mind of a blob, and how small blobs are taken to be on average.
@@ -382,7 +382,7 @@ impl<'a> Sizes<'a> {
         );
         table.add(
             "the part store at work",
-            "32 MiB for lists of three packs and what is read and gathered",
+            "40 MiB for lists of four packs and what is read and gathered",
             STORE_BYTES,
         );
         table.add(

@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+/// Threads that keep blobs at a time; another one waits.
+const KEEPING_MAX: usize = 2;
 /// Pages that are read in one go.
 pub(super) const PAGES_AT_ONCE: usize = 256;
 
@@ -38,8 +40,8 @@ pub(super) struct Inner {
     pub(super) checkpoints: Mutex<Checkpoints>,
     /// The lock of everything that changes metadata files.
     pub(super) metadata: Mutex<()>,
-    /// The pack that blobs of a transfer are added to.
-    pub(super) incoming: Mutex<Option<Incoming>>,
+    /// The packs that blobs of a transfer are added to, one for each thread that adds.
+    pub(super) incoming: [Mutex<Option<Incoming>>; KEEPING_MAX],
     /// What a transfer has fetched. Held for moments, never over I/O.
     pub(super) fetched: Mutex<Fetched>,
     /// Files to write over.
@@ -121,7 +123,7 @@ impl PartStore {
                 index: RwLock::new(index),
                 checkpoints: Mutex::new(checkpoints),
                 metadata: Mutex::new(()),
-                incoming: Mutex::new(None),
+                incoming: Default::default(),
                 fetched: Mutex::default(),
                 spares: Mutex::default(),
                 gate: Arc::default(),

@@ -9,6 +9,7 @@ use super::record::{self, Entry};
 use super::store::{Incoming, PAGES_AT_ONCE, PartStore, check_blob};
 use atlas_common::parts::{Blob, StateDescriptor};
 use atlas_common::{Digest, SeqNo};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ impl PartStore {
 
     /// Keeps blobs, under the digests they have. They can be read at once; most of them survive a power
     /// cut, all of them do once a checkpoint that reaches them is committed. Those that are here are
-    /// not written again, unless they are damaged.
+    /// not written again, unless they are damaged. Two threads may do this at a time, a third waits.
     ///
     /// # Errors
     /// When a blob is empty or too long, or the storage fails or is full: then what is in the pack that
@@ -73,7 +74,7 @@ impl PartStore {
         }
         let _pass = self.enter();
         self.change(|| {
-            let mut incoming = self.inner.incoming.lock();
+            let mut incoming = self.own_incoming();
             let kept = self.keep_in(&mut incoming, &blobs);
             if kept.is_err() {
                 self.abandon(&mut incoming);
@@ -84,6 +85,14 @@ impl PartStore {
             }
             kept
         })
+    }
+
+    /// A pack that no other thread adds to.
+    fn own_incoming(&self) -> MutexGuard<'_, Option<Incoming>> {
+        let [first, others @ ..] = &self.inner.incoming;
+        let mut free = std::iter::once(first).chain(others);
+        let free = free.find_map(Mutex::try_lock);
+        free.unwrap_or_else(|| first.lock())
     }
 
     fn keep_in(&self, incoming: &mut Option<Incoming>, blobs: &[Blob]) -> Result<(), StoreError> {
@@ -191,10 +200,11 @@ impl PartStore {
         Ok(())
     }
 
-    /// Makes everything kept so far durable, but for the name of the pack, which needs the directory
+    /// Makes everything kept so far durable, but for the names of the packs, which need the directory
     /// synced.
     pub(super) fn seal_incoming(&self) -> Result<(), StoreError> {
-        self.seal(&mut self.inner.incoming.lock())
+        let mut all = self.inner.incoming.iter();
+        all.try_for_each(|incoming| self.seal(&mut incoming.lock()))
     }
 
     /// Makes a checkpoint of blobs that are all here: durable on return. It ends the transfer. One of

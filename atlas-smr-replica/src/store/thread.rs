@@ -1,14 +1,17 @@
 //! The store's thread, and the queues to it.
 
 use super::collector::Collector;
-use super::{StoreEvent, StoreJob, StoreKeeper};
+use super::{JobError, StoreEvent, StoreJob, StoreKeeper};
 use crate::background::Executed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased, unbounded};
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::thread::JoinHandle;
 
 /// What peers may have waiting together; beyond, it is dropped, and they ask again.
 const READS_MAX: usize = 64;
+/// Messages with blobs that are kept in one go; a question waits for no more.
+const KEEPS_MAX: usize = 8;
 
 /// The thread, and the queues to it. The core never waits for it.
 #[derive(Debug)]
@@ -90,42 +93,84 @@ impl Drop for StoreThread {
     }
 }
 
-fn run(keeper: &StoreKeeper, queues: &Queues<Receiver<StoreJob>>, report: &impl Fn(StoreEvent)) {
+fn run(
+    keeper: &StoreKeeper,
+    queues: &Queues<Receiver<StoreJob>>,
+    report: &(impl Fn(StoreEvent) + Clone + Send),
+) {
     let mut waiting = VecDeque::new();
     loop {
         waiting.extend(queues.jobs.try_iter());
-        let job = match next(&mut waiting) {
-            Some(job) => Ok(job),
+        let mut jobs = next(&mut waiting);
+        if jobs.is_empty() {
             // The replica's own work first.
-            None => select_biased! {
+            let job = select_biased! {
                 recv(queues.jobs) -> job => job,
                 recv(queues.reads) -> job => job,
-            },
-        };
-        let Ok(job) = job else { return };
-        match keeper.carry_out(job) {
-            Ok(events) => events.into_iter().for_each(report),
-            Err(error) => return report(StoreEvent::Failed(error)),
+            };
+            let Ok(job) = job else { return };
+            jobs.push(job);
+        }
+        if let Err(error) = carry_out_all(keeper, jobs, report) {
+            return report(StoreEvent::Failed(error));
         }
     }
 }
 
-/// The first job, but for the question of a transfer: it goes before blobs that wait to be kept, since no
-/// peer has anything to send until it is answered. Of a blob among these it is said that it is missing;
-/// should it be in the state once more, it is fetched twice.
-fn next(waiting: &mut VecDeque<StoreJob>) -> Option<StoreJob> {
+/// The first job, or those at the front that keep blobs. But the question of a transfer goes before blobs
+/// that wait to be kept, since no peer has anything to send until it is answered. Of a blob among these it
+/// is said that it is missing; should it be in the state once more, it is fetched twice.
+fn next(waiting: &mut VecDeque<StoreJob>) -> Vec<StoreJob> {
     let is_kept = |job: &&StoreJob| matches!(job, StoreJob::Keep(_));
-    let behind = waiting.iter().take_while(is_kept).count();
-    match waiting.get(behind) {
-        Some(StoreJob::LookUp(_)) => waiting.remove(behind),
-        _ => waiting.pop_front(),
+    let keeps = waiting.iter().take_while(is_kept).count();
+    if matches!(waiting.get(keeps), Some(StoreJob::LookUp(_))) {
+        return waiting.remove(keeps).into_iter().collect();
     }
+    let first = keeps.clamp(1, KEEPS_MAX).min(waiting.len());
+    waiting.drain(..first).collect()
+}
+
+/// Several jobs are all of blobs to keep: done by two threads, since the disk is waited for most of the time.
+fn carry_out_all(
+    keeper: &StoreKeeper,
+    mut jobs: Vec<StoreJob>,
+    report: &(impl Fn(StoreEvent) + Clone + Send),
+) -> Result<(), JobError> {
+    let others = jobs.split_off(jobs.len().div_ceil(2));
+    if others.is_empty() {
+        return carry_out(keeper, jobs, report);
+    }
+    std::thread::scope(|scope| {
+        let reporting = report.clone();
+        let others = scope.spawn(move || carry_out(keeper, others, &reporting));
+        let own = carry_out(keeper, jobs, report);
+        let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
+        own.and(others)
+    })
+}
+
+fn carry_out(
+    keeper: &StoreKeeper,
+    jobs: Vec<StoreJob>,
+    report: &impl Fn(StoreEvent),
+) -> Result<(), JobError> {
+    for job in jobs {
+        keeper.carry_out(job)?.into_iter().for_each(report);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atlas_common::Digest;
+    use atlas_common::parts::Blob;
+    use atlas_core::Limits;
+    use atlas_persistent_log::PartStore;
+    use atlas_persistent_log::part_store::StoreOptions;
+    use atlas_persistent_log::storage::{Fault, SimStorage};
     use atlas_smr_core::transfer::Lookup;
+    use std::sync::Arc;
 
     #[test]
     fn a_question_of_a_transfer_goes_before_what_is_to_be_kept_and_nothing_else() {
@@ -140,20 +185,53 @@ mod tests {
         let target = || StoreJob::Target(None);
         let jobs = [keep(), keep(), question(1), keep(), target(), question(2)];
         let mut waiting = VecDeque::from(jobs);
-        let order = std::iter::from_fn(|| next(&mut waiting)).map(|job| match job {
-            StoreJob::Keep(_) => "keep",
-            StoreJob::LookUp(Lookup { ticket: 1, .. }) => "first question",
-            StoreJob::LookUp(_) => "second question",
-            _ => "target",
+        let order = std::iter::from_fn(|| {
+            let next = next(&mut waiting);
+            Some(match next.first()? {
+                StoreJob::Keep(_) => ("keep", next.len()),
+                StoreJob::LookUp(Lookup { ticket: 1, .. }) => ("first question", next.len()),
+                StoreJob::LookUp(_) => ("second question", next.len()),
+                _ => ("target", next.len()),
+            })
         });
         let expected = [
-            "first question",
-            "keep",
-            "keep",
-            "keep",
-            "target",
-            "second question",
+            ("first question", 1),
+            ("keep", 3),
+            ("target", 1),
+            ("second question", 1),
         ];
         assert!(order.eq(expected));
+    }
+
+    /// Twenty messages with a blob each.
+    fn keeps() -> Vec<StoreJob> {
+        let blob = |n: u8| Blob::of(vec![n; 100].into());
+        (0..20).map(|n| StoreJob::Keep(vec![blob(n)])).collect()
+    }
+
+    fn keeper(disk: &SimStorage) -> StoreKeeper {
+        let options = StoreOptions::new(Digest::of(b"genesis"));
+        let store = PartStore::open(Arc::new(disk.clone()), options).unwrap();
+        StoreKeeper::new(store, &Limits::default())
+    }
+
+    #[test]
+    fn what_two_threads_keep_is_reported_and_what_either_cannot_is_an_error() {
+        let (sender, events) = unbounded();
+        let report = move |event| sender.send(event).unwrap();
+        carry_out_all(&keeper(&SimStorage::new()), keeps(), &report).unwrap();
+        let kept = events.try_iter().map(|event| match event {
+            StoreEvent::Kept(bytes) => bytes,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(kept.sum::<u64>(), 20 * 100);
+        for at in [1, 8, 19] {
+            let disk = SimStorage::new();
+            let keeper = keeper(&disk);
+            disk.inject(Fault::PowerCut, at);
+            let failed = carry_out_all(&keeper, keeps(), &report);
+            assert!(failed.is_err(), "at operation {at}");
+            assert!(events.try_iter().count() < 20);
+        }
     }
 }

@@ -176,3 +176,59 @@ fn no_more_is_in_memory_than_the_state_that_is_fetched_has() {
     let most: usize = pages.iter().map(Bytes::len).sum::<usize>() + target.total_bytes as usize;
     assert!(bytes <= most && !fetched.is_empty(), "{bytes} of {most}");
 }
+
+/// Each has a pack of its own, so that neither waits while the disk takes what the other one brings.
+#[test]
+fn blobs_are_kept_by_two_threads_at_a_time() {
+    let disk = SimStorage::new();
+    let store = open(&disk).unwrap();
+    let (target, _) = cut(&state(9));
+    store.begin_transfer(&target).unwrap();
+    let blobs = blobs(9);
+    let (first, second) = blobs.split_at(blobs.len() / 2);
+    // As if another thread were at it.
+    let busy = store.inner.incoming[0].lock();
+    store.keep(checked(second)).unwrap();
+    drop(busy);
+    store.keep(checked(first)).unwrap();
+    let open_packs = |disk: &SimStorage| {
+        let files = disk.list().unwrap().into_iter();
+        files.filter(|file| file.starts_with("incoming")).count()
+    };
+    assert_eq!(open_packs(&disk), 2);
+    let wanted = digests(&blobs);
+    // Both are found again after the end of the process.
+    let left = disk.duplicate();
+    let restarted = open(&left).unwrap();
+    assert_eq!((restarted.missing(&wanted), open_packs(&left)), (vec![], 0));
+    // And both are durable with the checkpoint.
+    store.commit(meta(9), target).unwrap();
+    assert_eq!(open_packs(&disk), 0);
+    let store = open(&disk.crash_losing_all()).unwrap();
+    assert_eq!(store.verify(SeqNo(9)).unwrap(), []);
+    assert_eq!(read(&store, 9).unwrap(), state(9));
+}
+
+#[test]
+fn what_many_threads_keep_is_there_once() {
+    let disk = SimStorage::new();
+    let store = open(&disk).unwrap();
+    let (target, _) = cut(&state(9));
+    store.begin_transfer(&target).unwrap();
+    let all = blobs(9);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (store, all) = (&store, &all);
+            scope.spawn(move || {
+                let own = all.chunks(3).skip(thread).step_by(4);
+                own.for_each(|some| store.keep(checked(some)).unwrap());
+            });
+        }
+    });
+    assert_eq!(store.missing(&digests(&all)), []);
+    store.commit(meta(9), target).unwrap();
+    let distinct: std::collections::BTreeSet<_> = digests(&all).into_iter().collect();
+    assert_eq!(store.stats().blobs, distinct.len() as u64);
+    let store = open(&disk.crash_losing_all()).unwrap();
+    assert_eq!(read(&store, 9).unwrap(), state(9));
+}
