@@ -146,6 +146,14 @@ pub struct CheckpointFigures {
     pub state_bytes: u64,
     /// How many states from peers became durable checkpoints.
     pub fetched: u64,
+    /// Bytes on the disk in which parts of checkpoints lie, used or not.
+    pub pack_bytes: u64,
+    /// Bytes on the disk that the next parts are written over.
+    pub spare_bytes: u64,
+    /// How often garbage was collected: what no checkpoint needs any more.
+    pub collections: u64,
+    /// Whether garbage is being collected.
+    pub collecting: bool,
 }
 
 /// Does what is to be done with the checkpoint store. Clones are handles to the same store.
@@ -172,10 +180,20 @@ impl StoreKeeper {
         }
     }
 
-    /// What was written of the executor's own checkpoints.
+    /// What was written of the executor's own checkpoints, and what there is on the disk; that as it was
+    /// the last time, where it is being changed. The core asks, which must wait for nobody.
     #[must_use]
     pub fn figures(&self) -> CheckpointFigures {
-        *self.figures.lock()
+        let stats = self.store.try_stats();
+        let (collections, collecting) = self.store.collections();
+        let mut figures = self.figures.lock();
+        figures.collections = collections;
+        figures.collecting = collecting;
+        if let Some(stats) = stats {
+            figures.pack_bytes = stats.pack_bytes;
+            figures.spare_bytes = stats.spare_bytes;
+        }
+        *figures
     }
 
     /// Does one job, on the calling thread.

@@ -120,6 +120,36 @@ pub(super) fn busy(looks: &[Look], interval: u64) -> Vec<(u64, u64)> {
     spans
 }
 
+/// The times in which some replica collected garbage, in order.
+pub(super) fn collecting(looks: &[Look]) -> Vec<(u64, u64)> {
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    for (before, after) in looks.iter().zip(looks.iter().skip(1)) {
+        let mut both = before.replicas.iter().zip(&after.replicas);
+        let is_so = both.any(|(before, after)| match (before, after) {
+            (Some(before), Some(after)) => {
+                before.collecting || after.collecting || before.collections < after.collections
+            }
+            _ => false,
+        });
+        match spans.last_mut() {
+            Some(last) if is_so && last.1 == before.at => last.1 = after.at,
+            _ if is_so => spans.push((before.at, after.at)),
+            _ => {}
+        }
+    }
+    spans
+}
+
+/// How long these spans are together, but for what is in one of `others`, which do not overlap.
+pub(super) fn length_without(spans: &[(u64, u64)], others: &[(u64, u64)]) -> u64 {
+    let common = |a: &(u64, u64), b: &(u64, u64)| a.1.min(b.1).saturating_sub(a.0.max(b.0));
+    let own = |span: &(u64, u64)| {
+        let shared: u64 = others.iter().map(|other| common(span, other)).sum();
+        (span.1 - span.0).saturating_sub(shared)
+    };
+    spans.iter().map(own).sum()
+}
+
 /// Whether a call was open at some time of a span.
 pub(super) const fn meets(sample: &Sample, (from, to): (u64, u64)) -> bool {
     sample.appointed <= to && sample.answered() >= from
@@ -200,6 +230,34 @@ mod tests {
         assert_eq!(busy(&looks[1..7], 100), [(20, 60)]);
         assert_eq!(busy(&looks[6..7], 100), []);
         assert_eq!(busy(&[], 100), []);
+    }
+
+    #[test]
+    fn garbage_is_collected_from_the_look_before_it_was_seen_until_the_one_after() {
+        let at = |at, replicas: &[(u64, bool)]| {
+            let standing = |(collections, collecting): &(u64, bool)| {
+                Some(Standing {
+                    collections: *collections,
+                    collecting: *collecting,
+                    ..Standing::default()
+                })
+            };
+            let replicas = replicas.iter().map(standing).collect();
+            Look { at, replicas }
+        };
+        let looks = [
+            at(0, &[(3, false), (3, false)]),
+            at(10, &[(3, false), (3, false)]),
+            at(20, &[(3, true), (3, false)]),
+            at(30, &[(4, false), (3, false)]),
+            at(40, &[(4, false), (3, false)]),
+            // Begun and ended between two looks.
+            at(50, &[(4, false), (4, false)]),
+        ];
+        let spans = collecting(&looks);
+        assert_eq!(spans, [(10, 30), (40, 50)]);
+        assert_eq!(length_without(&spans, &[]), 30);
+        assert_eq!(length_without(&spans, &[(5, 15), (20, 22), (45, 90)]), 18);
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl<'a> Load<'a> {
             span,
             checkpoints,
             busy: spans::busy(&looks, self.interval),
+            collecting: spans::collecting(&looks),
             resident_before: memory,
             resident_most,
             of_replicas: before.0.zip(after.0).map(|(before, after)| after - before),

@@ -27,6 +27,9 @@ pub(super) struct Standing {
     pub(super) checkpoint_bytes: u64,
     /// Bytes of the state at its newest checkpoint.
     pub(super) state_bytes: u64,
+    /// How often it has collected garbage of checkpoints, and whether it is at it.
+    pub(super) collections: u64,
+    pub(super) collecting: bool,
     /// The newest checkpoint that it wrote or took over.
     pub(super) written: u64,
     /// Bytes of states that it has fetched.
@@ -60,6 +63,8 @@ impl Standing {
             catching_up: page.pointer("/core/catching_up")?.as_bool()?,
             checkpoint_bytes: number("/checkpoints/bytes_written")?,
             state_bytes: number("/checkpoints/state_bytes")?,
+            collections: number("/checkpoints/collections")?,
+            collecting: page.pointer("/checkpoints/collecting")?.as_bool()?,
             written: number("/execution/checkpoint/seq").unwrap_or(0),
             fetched_bytes: number("/transfer/bytes_fetched")?,
             here_bytes: number("/core/fetching/0").unwrap_or(0),

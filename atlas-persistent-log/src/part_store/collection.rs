@@ -7,6 +7,7 @@ use super::meta::StoredCheckpoint;
 use super::pack;
 use super::store::{PAGES_AT_ONCE, PartStore};
 use super::writer::Packs;
+use crate::storage::TEMPORARY_SUFFIX;
 use atlas_common::Digest;
 use atlas_common::parts::{PartRef, StateDescriptor};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -171,10 +172,7 @@ impl Collection {
                 Ok(())
             }
             Piece::Remove(pack) => self.remove(pack),
-            Piece::SyncSpares => {
-                let storage = self.store.storage();
-                Ok(self.store.inner.spares.lock().sync(storage)?)
-            }
+            Piece::SyncSpares => self.sync_spares(),
             Piece::Delete(file) => Ok(self.store.storage().delete(&file)?),
         }
     }
@@ -183,12 +181,25 @@ impl Collection {
         let storage = self.store.storage();
         let removed = self.store.inner.index.write().packs.remove(&number);
         let bytes = removed.map_or(0, |pack| pack.bytes);
-        let mut spares = self.store.inner.spares.lock();
-        if bytes >= self.store.inner.options.pack_bytes && spares.wants(bytes) {
-            return Ok(spares.add(storage, number, bytes)?);
+        let name = pack::name(number);
+        let spares = &self.store.inner.spares;
+        let is_full = bytes >= self.store.inner.options.pack_bytes;
+        if !is_full || !spares.lock().wants(bytes) {
+            return Ok(storage.delete(&name)?);
         }
-        drop(spares);
-        Ok(storage.delete(&pack::name(number))?)
+        let file = format!("{name}{TEMPORARY_SUFFIX}");
+        storage.rename(&name, &file)?;
+        spares.lock().add(file, bytes);
+        Ok(())
+    }
+
+    fn sync_spares(&self) -> Result<(), StoreError> {
+        let spares = &self.store.inner.spares;
+        if spares.lock().has_renamed() {
+            self.store.storage().sync_dir()?;
+            spares.lock().set_durable();
+        }
+        Ok(())
     }
 
     /// Copies nothing more where there is no room for it.

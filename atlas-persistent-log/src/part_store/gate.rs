@@ -2,7 +2,7 @@
 
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,6 +28,10 @@ pub(super) struct Gate {
     opened: Condvar,
     /// Somebody waits for the end of a collection.
     urgent: Arc<AtomicBool>,
+    /// Collections that have begun, and those that have ended. Outside of the lock: who collects may be
+    /// a thread that seldom runs, and who asks must not wait for it.
+    begun: AtomicU64,
+    ended: AtomicU64,
 }
 
 /// While it lives, nothing is removed.
@@ -68,6 +72,7 @@ impl Gate {
         }
         state.due = false;
         state.collecting = true;
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let gate = Arc::clone(self);
         Some(Collecting { gate, is_left })
     }
@@ -102,6 +107,12 @@ impl Gate {
         None
     }
 
+    /// How many collections have ended, and whether one is under way.
+    pub(super) fn collections(&self) -> (u64, bool) {
+        let ended = self.ended.load(Ordering::Relaxed);
+        (ended, self.begun.load(Ordering::Relaxed) > ended)
+    }
+
     pub(super) fn is_due(&self) -> bool {
         self.state.lock().due
     }
@@ -133,6 +144,7 @@ impl Drop for Collecting {
     fn drop(&mut self) {
         let mut state = self.gate.state.lock();
         state.collecting = false;
+        self.gate.ended.fetch_add(1, Ordering::Relaxed);
         self.gate.urgent.store(false, Ordering::Relaxed);
         self.gate.opened.notify_all();
     }

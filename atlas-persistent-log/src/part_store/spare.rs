@@ -7,9 +7,6 @@
 //! store is opened. It is written over only once that name is durable: a power cut could otherwise bring
 //! the name of the pack back, over bytes of another one.
 
-use super::pack;
-use crate::storage::{Storage, StorageError, TEMPORARY_SUFFIX};
-
 /// A file that nothing is in use of.
 #[derive(Debug)]
 struct Spare {
@@ -17,7 +14,7 @@ struct Spare {
     bytes: u64,
 }
 
-/// The files that may be written over, or may be soon.
+/// The files that may be written over, or may be soon. Bookkeeping only: whoever changes names does that.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
     ready: Vec<Spare>,
@@ -65,27 +62,19 @@ impl Spares {
         self.count() < self.count_max && self.bytes().saturating_add(bytes) <= self.bytes_max
     }
 
-    /// Takes the file of a pack that is gone, whose name has to be made durable before it is used.
-    pub(super) fn add(
-        &mut self,
-        storage: &dyn Storage,
-        number: u64,
-        bytes: u64,
-    ) -> Result<(), StorageError> {
-        let name = pack::name(number);
-        let file = format!("{name}{TEMPORARY_SUFFIX}");
-        storage.rename(&name, &file)?;
+    /// Takes a file of so many bytes that was a pack, under its new name.
+    pub(super) fn add(&mut self, file: String, bytes: u64) {
         self.renamed.push(Spare { file, bytes });
-        Ok(())
     }
 
-    /// Makes the names of all durable.
-    pub(super) fn sync(&mut self, storage: &dyn Storage) -> Result<(), StorageError> {
-        if !self.renamed.is_empty() {
-            storage.sync_dir()?;
-            self.ready.append(&mut self.renamed);
-        }
-        Ok(())
+    /// Whether there are names that are not durable yet.
+    pub(super) const fn has_renamed(&self) -> bool {
+        !self.renamed.is_empty()
+    }
+
+    /// All names are durable, and have been since the last one was added.
+    pub(super) fn set_durable(&mut self) {
+        self.ready.append(&mut self.renamed);
     }
 
     /// The name of one to write over.

@@ -44,7 +44,7 @@ pub(super) struct Inner {
     pub(super) incoming: [Mutex<Option<Incoming>>; KEEPING_MAX],
     /// What a transfer has fetched. Held for moments, never over I/O.
     pub(super) fetched: Mutex<Fetched>,
-    /// Files to write over.
+    /// Files to write over. Held for moments, never over I/O.
     pub(super) spares: Mutex<Spares>,
     pub(super) gate: Arc<Gate>,
     failed: Mutex<Option<StoreError>>,
@@ -253,14 +253,32 @@ impl PartStore {
     /// Figures of what is stored.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let index = self.inner.index.read();
+        self.stats_of(&self.inner.index.read(), &self.inner.spares.lock())
+    }
+
+    /// As [`Self::stats`], for whoever must not wait: `None` while the figures are being changed, which
+    /// a collection that has few processors may do for tens of milliseconds.
+    #[must_use]
+    pub fn try_stats(&self) -> Option<StoreStats> {
+        let index = self.inner.index.try_read()?;
+        Some(self.stats_of(&index, &*self.inner.spares.try_lock()?))
+    }
+
+    fn stats_of(&self, index: &Index, spares: &Spares) -> StoreStats {
         StoreStats {
             packs: index.packs.len() as u64,
             pack_bytes: index.packs.values().map(|pack| pack.bytes).sum(),
-            spare_bytes: self.inner.spares.lock().bytes(),
+            spare_bytes: spares.bytes(),
             blobs: index.blobs(),
             damaged_blobs: index.damaged(),
         }
+    }
+
+    /// How often garbage was collected since the store was opened, and whether that is being done. Waits
+    /// for nobody.
+    #[must_use]
+    pub fn collections(&self) -> (u64, bool) {
+        self.inner.gate.collections()
     }
 }
 

@@ -272,7 +272,13 @@ impl Page<'_> {
         let help = "Parts of checkpoints that were not there and had to be written";
         self.counter("checkpoint_parts_written", help, figures.parts_written)?;
         let help = "The size of the state at the newest checkpoint";
-        self.gauge("checkpoint_state_bytes", help, figures.state_bytes)
+        self.gauge("checkpoint_state_bytes", help, figures.state_bytes)?;
+        let help = "Bytes on the disk in which parts of checkpoints lie, used or not";
+        self.gauge("checkpoint_pack_bytes", help, figures.pack_bytes)?;
+        let help = "Bytes on the disk that the next parts of checkpoints are written over";
+        self.gauge("checkpoint_spare_bytes", help, figures.spare_bytes)?;
+        let help = "Collections of what no checkpoint needs any more";
+        self.counter("checkpoint_collections", help, figures.collections)
     }
 
     fn transfer(&mut self, now: &Snapshot) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! What such a run says.
 
 use super::super::callers::{Sample, Seen, callers_of_each};
-use super::super::spans::{Checkpoint, meets};
+use super::super::spans::{Checkpoint, length_without, meets};
 use super::super::{Arguments, Replicas, histogram};
 use super::Target;
 use anyhow::Result;
@@ -17,6 +17,8 @@ pub(in crate::bench) struct Run {
     pub(super) checkpoints: Vec<Checkpoint>,
     /// When checkpoints were being taken.
     pub(super) busy: Vec<(u64, u64)>,
+    /// When garbage of checkpoints was being collected.
+    pub(super) collecting: Vec<(u64, u64)>,
     /// Of each replica.
     pub(super) resident_before: Vec<u64>,
     pub(super) resident_most: Vec<u64>,
@@ -50,12 +52,16 @@ pub(in crate::bench) struct TimedReport {
     late: u64,
     /// All of the measurement.
     whole: Figures,
-    /// Calls that met no checkpoint.
+    /// Calls that met neither a checkpoint nor the collection of what an earlier one had left.
     without_checkpoint: Figures,
     /// Calls that met one.
     with_checkpoint: Figures,
+    /// Calls that met no checkpoint, but such a collection.
+    collecting_garbage: Figures,
     /// p99 with a checkpoint by p99 without.
     p99_ratio: Option<f64>,
+    /// p99 while garbage was collected by p99 without a checkpoint.
+    p99_ratio_collecting: Option<f64>,
     checkpoints: Vec<Checkpoint>,
     /// Second by second, where that was asked for.
     timeline: Vec<Second>,
@@ -96,6 +102,8 @@ struct Second {
     at: u64,
     /// Whether a checkpoint was under way in it.
     checkpoint: bool,
+    /// Whether garbage was collected in it.
+    collecting: bool,
     operations: u64,
     latency_us: Latency,
 }
@@ -160,16 +168,23 @@ impl TimedReport {
         let options = &arguments.options;
         let (from, to) = run.span;
         let met = |sample: &Sample| run.busy.iter().any(|span| meets(sample, *span));
-        let busy: u64 = run.busy.iter().map(|(from, to)| to - from).sum();
+        let met_garbage = |s: &Sample| run.collecting.iter().any(|span| meets(s, *span));
+        let busy = length_without(&run.busy, &[]);
+        let collecting = length_without(&run.collecting, &run.busy);
+        let free = (to - from).saturating_sub(busy + collecting);
         // A call counts where it was answered in the time that is measured, so that throughput is that
         // of this time.
         let answered = |sample: &&Sample| (from..=to).contains(&sample.answered());
         let all = || run.seen.samples.iter().filter(answered);
         let whole = Figures::of(all(), to - from)?;
-        let without = Figures::of(all().filter(|s| !met(s)), (to - from).saturating_sub(busy))?;
+        let without = Figures::of(all().filter(|s| !met(s) && !met_garbage(s)), free)?;
         let with = Figures::of(all().filter(|s| met(s)), busy)?;
-        let both = without.operations > 0 && with.operations > 0;
-        let ratio = with.latency_us.p99 as f64 / without.latency_us.p99.max(1) as f64;
+        let garbage = Figures::of(all().filter(|s| !met(s) && met_garbage(s)), collecting)?;
+        let ratio = |some: &Figures| {
+            let both = without.operations > 0 && some.operations > 0;
+            both.then(|| some.latency_us.p99 as f64 / without.latency_us.p99.max(1) as f64)
+        };
+        let (ratio, ratio_collecting) = (ratio(&with), ratio(&garbage));
         let operations = whole.operations.max(1) as f64;
         let per_operation = |spent: f64| spent * 1e6 / operations;
         let most = |bytes: &[u64]| bytes.iter().copied().max();
@@ -199,7 +214,9 @@ impl TimedReport {
             whole,
             without_checkpoint: without,
             with_checkpoint: with,
-            p99_ratio: both.then_some(ratio),
+            collecting_garbage: garbage,
+            p99_ratio: ratio,
+            p99_ratio_collecting: ratio_collecting,
             checkpoints: run.checkpoints.clone(),
             timeline: if options.timeline {
                 timeline(run)?
@@ -234,10 +251,11 @@ fn timeline(run: &Run) -> Result<Vec<Second>> {
             histogram.saturating_record(latency);
         }
         let begin = from + at as u64 * SECOND;
-        let met = |busy: &(u64, u64)| busy.0 < begin + SECOND && busy.1 > begin;
+        let met = |span: &(u64, u64)| span.0 < begin + SECOND && span.1 > begin;
         Second {
             at: at as u64,
             checkpoint: run.busy.iter().any(met),
+            collecting: run.collecting.iter().any(met),
             operations: histogram.len(),
             latency_us: Latency::of(&histogram),
         }
@@ -272,10 +290,14 @@ impl fmt::Display for Figures {
 
 impl fmt::Display for Second {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let checkpoint = if self.checkpoint { "checkpoint" } else { "" };
+        let what = match (self.checkpoint, self.collecting) {
+            (true, _) => "checkpoint",
+            (false, true) => "garbage",
+            (false, false) => "",
+        };
         write!(
             f,
-            "{:>5} s {checkpoint:<10} {:>8} operations, {}",
+            "{:>5} s {what:<10} {:>8} operations, {}",
             self.at, self.operations, self.latency_us
         )
     }
@@ -321,8 +343,15 @@ impl fmt::Display for TimedReport {
         writeln!(f, "whole:              {}", self.whole)?;
         writeln!(f, "without checkpoint: {}", self.without_checkpoint)?;
         writeln!(f, "with checkpoint:    {}", self.with_checkpoint)?;
+        if self.collecting_garbage.operations > 0 {
+            writeln!(f, "garbage collected:  {}", self.collecting_garbage)?;
+        }
         if let Some(ratio) = self.p99_ratio {
-            writeln!(f, "p99 with a checkpoint is {ratio:.2} times that without")?;
+            write!(f, "p99 with a checkpoint is {ratio:.2} times that without")?;
+            match self.p99_ratio_collecting {
+                Some(ratio) => writeln!(f, ", while garbage is collected {ratio:.2} times")?,
+                None => writeln!(f)?,
+            }
         }
         for checkpoint in &self.checkpoints {
             let Checkpoint {
@@ -386,6 +415,7 @@ mod tests {
             span: (500_000, 3_900_000),
             checkpoints: Vec::new(),
             busy: vec![(2_400_000, 2_600_000)],
+            collecting: vec![(600_000, 700_000), (2_400_000, 2_900_000)],
             resident_before: Vec::new(),
             resident_most: Vec::new(),
             of_replicas: None,
@@ -393,8 +423,15 @@ mod tests {
         };
         let seconds = timeline(&run).unwrap();
         let seconds = seconds.iter();
-        let told = seconds.map(|s| (s.at, s.checkpoint, s.operations, s.latency_us.max / 1000));
-        let expected = [(0, false, 1, 100), (1, true, 2, 300), (2, true, 0, 0)];
+        let told = seconds.map(|s| {
+            let what = (s.checkpoint, s.collecting);
+            (s.at, what, s.operations, s.latency_us.max / 1000)
+        });
+        let expected = [
+            (0, (false, true), 1, 100),
+            (1, (true, true), 2, 300),
+            (2, (true, true), 0, 0),
+        ];
         assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 }

@@ -25,7 +25,9 @@ fn a_collection_that_is_left_to_another_removes_the_same_in_steps() {
     let (disk, at_once) = (SimStorage::new(), SimStorage::new());
     let store = left(&disk, 12);
     let all = on_disk(&disk);
+    assert_eq!(store.collections(), (0, false));
     let mut collection = store.wait_for_collection().unwrap();
+    assert_eq!(store.collections(), (0, true));
     let mut steps = 0;
     while collection.step().unwrap() > 0 {
         steps += 1;
@@ -33,6 +35,7 @@ fn a_collection_that_is_left_to_another_removes_the_same_in_steps() {
     }
     assert!(steps > 5, "{steps}");
     drop(collection);
+    assert_eq!(store.collections(), (1, false));
     let other = open(&at_once).unwrap();
     (1..=12).for_each(|seq| drop(write(&other, seq).unwrap()));
     other.prune(1).unwrap();
@@ -166,4 +169,16 @@ fn thin_packs_stay_while_there_is_room_and_the_thinnest_go_first() {
     let parts: Vec<Bytes> = used().chain(2000..2110).map(part).collect();
     assert_eq!(read(&store, 4).unwrap(), parts);
     assert_eq!(store.verify(SeqNo(4)).unwrap(), []);
+}
+
+/// A replica's core asks for figures, while a thread that seldom runs marks.
+#[test]
+fn who_asks_for_figures_need_not_wait() {
+    let store = left(&SimStorage::new(), 5);
+    assert_eq!(store.try_stats(), Some(store.stats()));
+    let collection = store.wait_for_collection().unwrap();
+    let marking = store.inner.index.write();
+    assert_eq!((store.try_stats(), store.collections()), (None, (0, true)));
+    drop((marking, collection));
+    assert_eq!(store.try_stats(), Some(store.stats()));
 }
