@@ -61,6 +61,8 @@ pub struct Plan {
     pub parallel: bool,
     /// How long after its state was taken a read is answered, on average; zero: at once.
     pub reading: Duration,
+    /// Bytes after which a pack of checkpoints is full; few, and packs go and are written over.
+    pub pack_bytes: u64,
     /// Whether clients have reads answered by a quorum, unordered, although replicas may lie.
     pub quorum_reads: bool,
     /// From here on nothing new goes wrong (adversaries stay).
@@ -268,6 +270,7 @@ impl Plan {
             banking: (0.25, 0.0),
             parallel: false,
             reading: Duration::ZERO,
+            pack_bytes: 64 << 20,
             quorum_reads: false,
             heal_at: Time::ZERO,
             answered_within: Duration::from_secs(30),

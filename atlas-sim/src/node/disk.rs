@@ -362,7 +362,10 @@ impl<P: SimProtocol> Node<P> {
                 ..LogOptions::small(*membership.genesis())
             },
             limits: limits.clone(),
-            store: StoreOptions::new(*membership.genesis()),
+            store: StoreOptions {
+                pack_bytes: shared.plan.pack_bytes,
+                ..StoreOptions::new(*membership.genesis())
+            },
             initial_state: None,
         };
         let opened = recovery::open::<P>(&storage, Arc::clone(&storage), &options)

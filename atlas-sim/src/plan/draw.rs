@@ -112,6 +112,9 @@ impl Plan {
         if rng.chance(0.2) {
             self.banking.1 = 0.2;
         }
+        if rng.chance(0.7) {
+            self.pack_bytes = rng.between(500, 4000);
+        }
     }
 
     fn draw_adversaries(&mut self, choices: &Choices<'_>, rng: &mut SeededRng) {
