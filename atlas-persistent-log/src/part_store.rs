@@ -40,8 +40,9 @@
 //!
 //! *Disk*: a collection ([`PartStore::retire`], [`PartStore::prune`], [`PartStore::remove`]) leaves at
 //! most three times the bytes that checkpoints and the target of a transfer reach, files to write over
-//! among them, and the index of each pack (48 bytes a blob). To that comes what is written before the next one, which is at most one
-//! checkpoint and two incoming packs, and during a collection a copy of what it moves.
+//! among them, and the index of each pack (48 bytes a blob). To that comes what is written before the next
+//! one, which is at most one checkpoint and two incoming packs, and during a collection a copy of what it
+//! moves.
 
 mod collect;
 mod collection;

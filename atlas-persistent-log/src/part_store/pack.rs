@@ -78,9 +78,8 @@ impl PackWriter {
         file_name: String,
         room: Room,
     ) -> Result<Self, StorageError> {
-        let mut file = storage.open(&file_name)?;
-        file.set_length(0)?;
-        Ok(Self::begin(storage, file, genesis, pack, file_name, room))
+        storage.open(&file_name)?.set_length(0)?;
+        Self::over(storage, genesis, pack, file_name, room)
     }
 
     /// As [`Self::create`], over what a file holds: until it is finished, that is behind what was written.
@@ -89,20 +88,9 @@ impl PackWriter {
         genesis: &Digest,
         pack: u64,
         file_name: String,
-        room: Room,
+        mut room: Room,
     ) -> Result<Self, StorageError> {
         let file = storage.open(&file_name)?;
-        Ok(Self::begin(storage, file, genesis, pack, file_name, room))
-    }
-
-    fn begin(
-        storage: Arc<dyn Storage>,
-        file: Box<dyn StorageFile>,
-        genesis: &Digest,
-        pack: u64,
-        file_name: String,
-        mut room: Room,
-    ) -> Self {
         let header = record::header(genesis, pack);
         room.entries.clear();
         room.buffer.clear();
@@ -112,7 +100,7 @@ impl PackWriter {
         }
         // It has room for much more than a header.
         room.buffer.push(&header);
-        Self {
+        Ok(Self {
             storage,
             pack,
             file_name,
@@ -121,7 +109,7 @@ impl PackWriter {
             written: 0,
             synced: 0,
             room,
-        }
+        })
     }
 
     /// Bytes of the pack so far, without its index.

@@ -4,6 +4,7 @@ use super::collector::Collector;
 use super::{JobError, StoreEvent, StoreJob, StoreKeeper};
 use crate::background::Executed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased, unbounded};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
 use std::thread::JoinHandle;
@@ -131,21 +132,30 @@ fn next(waiting: &mut VecDeque<StoreJob>) -> Vec<StoreJob> {
 }
 
 /// Several jobs are all of blobs to keep: done by two threads, since the disk is waited for most of the time.
+/// Each has one half, which is faster than taking the next message from one queue.
 fn carry_out_all(
     keeper: &StoreKeeper,
     mut jobs: Vec<StoreJob>,
     report: &(impl Fn(StoreEvent) + Clone + Send),
 ) -> Result<(), JobError> {
-    let others = jobs.split_off(jobs.len().div_ceil(2));
-    if others.is_empty() {
+    let others = Mutex::new(jobs.split_off(jobs.len().div_ceil(2)));
+    if others.lock().is_empty() {
         return carry_out(keeper, jobs, report);
     }
+    let take = || std::mem::take(&mut *others.lock());
     std::thread::scope(|scope| {
         let reporting = report.clone();
-        let others = scope.spawn(move || carry_out(keeper, others, &reporting));
+        let helper = std::thread::Builder::new()
+            .name("atlas-keep".to_owned())
+            .spawn_scoped(scope, move || carry_out(keeper, take(), &reporting));
         let own = carry_out(keeper, jobs, report);
-        let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
-        own.and(others)
+        own.and(match helper {
+            Ok(helper) => helper.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(error) => {
+                tracing::debug!(%error, "no second thread to keep blobs");
+                carry_out(keeper, take(), report)
+            }
+        })
     })
 }
 
