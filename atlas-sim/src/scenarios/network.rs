@@ -172,13 +172,13 @@ fn reads_after_power_cuts(seed: u64) -> Plan {
 }
 
 /// Row 22: one is away again and again, until the others have cut their logs, and asks two liars first.
-fn asks_liars(seed: u64) -> Plan {
+fn asks_liars(seed: u64, liars: &'static str) -> Plan {
     let mut plan = Plan {
         limits: Plan::small_limits(4),
         ..calm(7, seed, &[])
     }
-    .adversary(0, "wrong-parts")
-    .adversary(1, "wrong-parts");
+    .adversary(0, liars)
+    .adversary(1, liars);
     for client in &mut plan.clients {
         client.pause = Duration::from_millis(220);
     }
@@ -362,11 +362,25 @@ pub(super) const ALL: &[Scenario] = &[
         shows: nothing,
     },
     Scenario {
+        name: "row-21-lies-in-transfers",
+        about: "parts, heights and answers that are wrong or missing: refused, their sender blamed and replaced",
+        plan: |seed| Plan {
+            must_happen: vec![FaultKind::BadTransfer],
+            ..asks_liars(seed, "bad-transfers")
+        },
+        shows: |report| {
+            counted(
+                report,
+                &["parts_rejected", "peers_blamed", "states_installed"],
+            )
+        },
+    },
+    Scenario {
         name: "row-22-parts-that-were-not-asked-for",
         about: "other parts, and lengths and counts that do not fit: refused, and their sender blamed",
         plan: |seed| Plan {
             must_happen: vec![FaultKind::WrongPart, FaultKind::WrongLength],
-            ..asks_liars(seed)
+            ..asks_liars(seed, "wrong-parts")
         },
         shows: |report| {
             // A description that comes when there is a plan already is not looked at.

@@ -89,6 +89,7 @@ rows! {
     row_17_view_change_storm = "row-17-view-change-storm",
     row_18_all_apart = "row-18-all-apart",
     row_20_wrong_state = "row-20-wrong-state",
+    row_21_lies_in_transfers = "row-21-lies-in-transfers",
     row_22_parts_that_were_not_asked_for = "row-22-parts-that-were-not-asked-for",
     row_23_undecodable_bytes = "row-23-undecodable-bytes",
     row_24_split_first_slot = "row-24-split-first-slot",

@@ -281,10 +281,12 @@ impl Download {
             && self.in_flight() < IN_FLIGHT_MAX
             && self.bandwidth.is_open(now)
         {
-            // The least busy source first; of equals, the lowest number.
+            // The least busy source first; of equals, the lowest number. One that was too slow last comes after
+            // the others: it would be asked for the same again, and given more time at each turn.
             let sources = self.peers.iter();
             let sources = sources.filter(|(id, peer)| peer.has_room() && !useless.contains(*id));
-            let Some((id, _)) = sources.min_by_key(|(_, peer)| peer.in_flight()) else {
+            let Some((id, _)) = sources.min_by_key(|(_, peer)| (peer.strikes, peer.in_flight()))
+            else {
                 return;
             };
             let id = *id;

@@ -4,6 +4,7 @@ use super::super::*;
 use super::peers::{Event, PART};
 use super::*;
 use atlas_common::quorum::FaultModel;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn byzantine() -> (Vec<atlas_common::crypto::KeyPair>, Arc<Membership>) {
@@ -164,6 +165,30 @@ fn row_21_a_peer_that_stalls_is_replaced() {
         run.assert_fetched(&state);
         assert!(run.now < Time::from_millis(10_000), "took {:?}", run.now);
     }
+}
+
+/// Of equals the lowest number is asked first: one that stalls would be asked again and again, and given more
+/// time at each turn.
+#[test]
+fn row_21_what_a_peer_was_too_slow_with_is_asked_of_another() {
+    let (keys, membership) = byzantine();
+    let state = State::plain(8, 6, 0, &keys, &membership);
+    let mut asked: BTreeMap<Digest, u32> = BTreeMap::new();
+    let mut run = Run::new(&membership).start(5);
+    run.go(1000, |peer, message| {
+        if peer == NodeId(1)
+            && let StateTransferMessage::RequestParts { digests } = message
+        {
+            for digest in digests {
+                *asked.entry(*digest).or_default() += 1;
+            }
+            return Vec::new();
+        }
+        state.answer(message)
+    });
+    run.assert_fetched(&state);
+    assert!(!asked.is_empty() && asked.values().all(|times| *times == 1));
+    assert!(run.now < Time::from_millis(2000), "took {:?}", run.now);
 }
 
 #[test]
